@@ -1,1 +1,3 @@
+//! The `lbaudit` program.
+
 fn main() {}
