@@ -1,4 +1,9 @@
 //! Proves whether a storage array's changed-block answers can be trusted.
+
 pub mod array;
 pub mod block;
 pub mod device;
+pub mod engine;
+pub mod oracle;
+pub mod scenario;
+pub mod suite;

@@ -1,0 +1,5 @@
+//! The interpreter and what it emits.
+
+mod event;
+
+pub use event::Event;

@@ -1,0 +1,50 @@
+//! Scenarios: everything a run does, as data. Printed, compared, stored, replayed and shrunk; the
+//! only code that executes them is `engine::interp`. Not covered: what is right (`crate::oracle`).
+
+mod check;
+mod op;
+mod trace;
+
+pub use check::Check;
+pub use op::{BadLabel, Fault, Label, Op, Step, SyncSource};
+pub use trace::{FORMAT_VERSION, TraceError, read_trace, write_trace};
+
+use crate::block::{Geometry, Policy, Role};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A list of operations and the world it starts in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Scenario {
+    /// The world it starts in.
+    pub header: Header,
+    /// What happens, in order. Any list can be run.
+    pub steps: Vec<Step>,
+}
+
+/// The world a scenario starts in. It cannot name devices, endpoints or commands, so that a trace
+/// from a stranger is safe to replay.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// The volumes and their shapes.
+    pub volumes: BTreeMap<Role, Geometry>,
+    /// How over-reporting is judged.
+    pub policy: Policy,
+    /// Planted bugs by name; empty on an honest target.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub planted: Vec<String>,
+    /// Seed that the scenario was drawn from, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Where it comes from, for people: a test's name, a finding.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub origin: String,
+}
+
+impl Scenario {
+    /// A scenario without faults.
+    pub fn new(header: Header, ops: impl IntoIterator<Item = Op>) -> Scenario {
+        Scenario { header, steps: ops.into_iter().map(Step::from).collect() }
+    }
+}

@@ -1,0 +1,315 @@
+//! The one vocabulary of operations.
+
+use super::check::Check;
+use crate::block::{Extent, Lba, LbaCount, Role};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Name of a snapshot inside a scenario, chosen when it is taken (`s0`, `s1`, ...), so that
+/// removing an operation never renames the rest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Label(pub u32);
+
+/// Where a sync reads from (`oracle.md` section 5).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncSource {
+    /// The frozen contents of the snapshot.
+    Snapshot,
+    /// The live source device: right only while nobody writes.
+    #[default]
+    Live,
+}
+
+/// One operation. Without [`Op::On`] it speaks of the source volume.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Op {
+    /// Writes new stamped blocks.
+    Write {
+        /// Where.
+        at: Extent,
+    },
+    /// Reads what is there and writes the very same bytes back.
+    Rewrite {
+        /// Where.
+        at: Extent,
+    },
+    /// Writes zero bytes like any other data.
+    Zero {
+        /// Where.
+        at: Extent,
+    },
+    /// Zeroes by the device's own command.
+    WriteZeroes {
+        /// Where.
+        at: Extent,
+    },
+    /// Tells the device that nothing of value is there.
+    Discard {
+        /// Where.
+        at: Extent,
+    },
+    /// Makes acknowledged writes durable.
+    Flush,
+    /// Reads and judges contents, live or of a snapshot.
+    Read {
+        /// The snapshot; live if absent.
+        snap: Option<Label>,
+        /// Where.
+        at: Extent,
+    },
+    /// Takes a snapshot.
+    Take {
+        /// Its name in this scenario.
+        label: Label,
+        /// Whether to wait until it is Available.
+        wait: bool,
+    },
+    /// Deletes a snapshot.
+    Delete {
+        /// Which.
+        label: Label,
+        /// Whether to wait until it is gone.
+        wait: bool,
+    },
+    /// Waits until every snapshot that is being made or deleted has settled.
+    Wait,
+    /// Operations in flight together.
+    Concurrent(Vec<Op>),
+    /// Puts the volume back to a snapshot.
+    Rollback {
+        /// Which.
+        label: Label,
+    },
+    /// Grows or, by force, shrinks the volume.
+    Resize {
+        /// The new size.
+        len: LbaCount,
+    },
+    /// Restarts the target: cleanly, or as after a kill.
+    Restart {
+        /// Whether it may shut down in order.
+        clean: bool,
+    },
+    /// Makes a new volume out of a snapshot.
+    Clone {
+        /// The snapshot.
+        label: Label,
+        /// What the new volume is called in this scenario.
+        volume: Role,
+    },
+    /// Creates an empty volume.
+    CreateVolume {
+        /// What it is called in this scenario.
+        volume: Role,
+        /// Whether it gets the identity of its predecessor again.
+        same_id: bool,
+    },
+    /// Deletes a volume; its snapshots stay.
+    DeleteVolume {
+        /// Which.
+        volume: Role,
+    },
+    /// Another operation, on another volume.
+    On {
+        /// That volume.
+        volume: Role,
+        /// What happens there.
+        op: Box<Op>,
+    },
+    /// Asks for a diff, page by page.
+    Diff {
+        /// The snapshot.
+        snap: Label,
+        /// Against which; since creation if absent.
+        base: Option<Label>,
+        /// From which LBA on.
+        #[serde(default)]
+        from: Lba,
+        /// An operation after this many pages.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        between_pages: Option<(u32, Box<Op>)>,
+    },
+    /// Copies a diff from the source to the target volume.
+    Sync {
+        /// The snapshot.
+        snap: Label,
+        /// Against which; since creation if absent.
+        base: Option<Label>,
+        /// Where the data is read.
+        #[serde(default)]
+        from: SyncSource,
+        /// Operations that run meanwhile.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        during: Vec<Op>,
+    },
+    /// Syncs every snapshot up to this one, each on the one before.
+    SyncChain {
+        /// The last one.
+        to: Label,
+    },
+    /// An explicit claim, on top of what every diff and sync is judged by.
+    Check(Check),
+}
+
+/// A fault that the run itself injects. The kinds are those of `safety.md`; this step of the
+/// project injects none, so the fault layer refuses to run a step that carries one.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// Which, by its stable name.
+    pub kind: String,
+    /// At which call of the step, counted from 1.
+    pub nth: u32,
+}
+
+/// An operation and the fault it meets, if any.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// What happens.
+    pub op: Op,
+    /// What goes wrong meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+}
+
+impl From<Op> for Step {
+    fn from(op: Op) -> Step {
+        Step { op, fault: None }
+    }
+}
+
+/// The text is no label.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no snapshot label (s0, s1, ...)")]
+pub struct BadLabel(String);
+
+impl FromStr for Label {
+    type Err = BadLabel;
+    fn from_str(text: &str) -> Result<Label, BadLabel> {
+        let number = text.strip_prefix('s').and_then(|digits| digits.parse().ok());
+        // Printing again refuses `s+1` and `s01`.
+        number
+            .map(Label)
+            .filter(|label| label.to_string() == text)
+            .ok_or_else(|| BadLabel(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Label {
+    type Error = BadLabel;
+    fn try_from(text: String) -> Result<Label, BadLabel> {
+        text.parse()
+    }
+}
+
+impl From<Label> for String {
+    fn from(label: Label) -> String {
+        label.to_string()
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s{}", self.0)
+    }
+}
+
+/// `64+8`: an extent as the screens spell it.
+struct Short(Extent);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{}", self.0.start(), self.0.len_lbas())
+    }
+}
+
+fn pair(f: &mut fmt::Formatter<'_>, what: &str, snap: Label, base: Option<Label>) -> fmt::Result {
+    write!(f, "{what} {snap}")?;
+    base.map_or(Ok(()), |base| write!(f, " base {base}"))
+}
+
+impl fmt::Display for Op {
+    /// A few words, as in a finding's list of operations.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unwaited = |wait: &bool| if *wait { "" } else { " (no wait)" };
+        match self {
+            Op::Write { at } => write!(f, "write {}", Short(*at)),
+            Op::Rewrite { at } => write!(f, "rewrite {}", Short(*at)),
+            Op::Zero { at } => write!(f, "zero {}", Short(*at)),
+            Op::WriteZeroes { at } => write!(f, "write-zeroes {}", Short(*at)),
+            Op::Discard { at } => write!(f, "discard {}", Short(*at)),
+            Op::Flush => f.write_str("flush"),
+            Op::Read { snap: None, at } => write!(f, "read {}", Short(*at)),
+            Op::Read { snap: Some(snap), at } => write!(f, "read {snap} {}", Short(*at)),
+            Op::Take { label, wait } => write!(f, "take {label}{}", unwaited(wait)),
+            Op::Delete { label, wait } => write!(f, "delete {label}{}", unwaited(wait)),
+            Op::Wait => f.write_str("wait"),
+            Op::Concurrent(ops) => {
+                let ops: Vec<String> = ops.iter().map(Op::to_string).collect();
+                write!(f, "({})", ops.join(" + "))
+            }
+            Op::Rollback { label } => write!(f, "rollback {label}"),
+            Op::Resize { len } => write!(f, "resize {len}"),
+            Op::Restart { clean: true } => f.write_str("restart"),
+            Op::Restart { clean: false } => f.write_str("kill"),
+            Op::Clone { label, volume } => write!(f, "clone {label} as {volume}"),
+            Op::CreateVolume { volume, same_id: false } => write!(f, "create {volume}"),
+            Op::CreateVolume { volume, same_id: true } => {
+                write!(f, "create {volume} with the same id")
+            }
+            Op::DeleteVolume { volume } => write!(f, "delete volume {volume}"),
+            Op::On { volume, op } => write!(f, "on {volume}: {op}"),
+            Op::Diff { snap, base, from, between_pages } => {
+                pair(f, "diff", *snap, *base)?;
+                if *from > Lba::new(0) {
+                    write!(f, " from {from}")?;
+                }
+                match between_pages {
+                    Some((page, op)) => write!(f, " with {op} after page {page}"),
+                    None => Ok(()),
+                }
+            }
+            Op::Sync { snap, base, during, .. } => {
+                pair(f, "sync", *snap, *base)?;
+                during.iter().try_for_each(|op| write!(f, " during {op}"))
+            }
+            Op::SyncChain { to } => write!(f, "sync chain to {to}"),
+            Op::Check(check) => write!(f, "check {check}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_read_back_and_other_spellings_do_not() {
+        assert_eq!("s12".parse(), Ok(Label(12)));
+        for bad in ["s", "12", "s01", "s+1", "S1", "s-1", "s99999999999"] {
+            assert!(bad.parse::<Label>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn operations_print_as_on_the_findings_screen() {
+        let diff = Op::Diff {
+            snap: Label(1),
+            base: Some(Label(0)),
+            from: Lba::default(),
+            between_pages: None,
+        };
+        assert_eq!(diff.to_string(), "diff s1 base s0");
+        assert_eq!(Op::Discard { at: Extent::lbas(64, 8) }.to_string(), "discard 64+8");
+        let racing = Op::Concurrent(vec![
+            Op::Take { label: Label(1), wait: true },
+            Op::Write { at: Extent::lbas(0, 1) },
+        ]);
+        assert_eq!(racing.to_string(), "(take s1 + write 0+1)");
+    }
+}

@@ -1,0 +1,83 @@
+//! What a test and a whole suite run come to: plain records for the reporters.
+
+use crate::oracle::{Kind, Violation};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Group of a test.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Tests 1 to 7.
+    Sanity,
+    /// Tests 8 to 13.
+    Edge,
+    /// Tests 14 to 20.
+    Resilience,
+}
+
+/// How a test ended.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Outcome {
+    /// Everything held.
+    Pass,
+    /// The array or the pipeline is wrong.
+    Fail(Vec<Violation>),
+    /// It could not be tested, and why: never the array's fault.
+    Error(String),
+    /// The target has nothing to test here, and why.
+    NotApplicable(String),
+}
+
+/// One test of one run.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TestResult {
+    /// Its place in the suite, from 1.
+    pub number: usize,
+    /// Its frozen name.
+    pub name: &'static str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub took: Duration,
+    /// What was seen on the way, for people.
+    pub notes: Vec<String>,
+    /// Speed of the timed sync, MiB/s, where the test has one.
+    pub mib_per_s: Option<f64>,
+}
+
+impl TestResult {
+    /// Kinds of its violations, the gravest first, each once.
+    pub fn kinds(&self) -> Vec<Kind> {
+        let Outcome::Fail(violations) = &self.outcome else { return Vec::new() };
+        let mut kinds: Vec<Kind> = violations.iter().map(|violation| violation.kind).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
+    }
+}
+
+/// A whole run.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct SuiteSummary {
+    /// Results in the order run.
+    pub results: Vec<TestResult>,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether the user stopped it.
+    pub interrupted: bool,
+}
+
+impl SuiteSummary {
+    /// How many passed, failed, could not be tested, are not applicable.
+    pub fn counts(&self) -> (usize, usize, usize, usize) {
+        let count =
+            |is: fn(&Outcome) -> bool| self.results.iter().filter(|r| is(&r.outcome)).count();
+        (
+            count(|o| matches!(o, Outcome::Pass)),
+            count(|o| matches!(o, Outcome::Fail(_))),
+            count(|o| matches!(o, Outcome::Error(_))),
+            count(|o| matches!(o, Outcome::NotApplicable(_))),
+        )
+    }
+}
