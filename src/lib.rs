@@ -4,6 +4,7 @@ pub mod array;
 pub mod block;
 pub mod device;
 pub mod engine;
+pub mod model;
 pub mod oracle;
 pub mod scenario;
 pub mod suite;
