@@ -2,6 +2,7 @@
 
 pub mod array;
 pub mod block;
+pub mod cli;
 pub mod device;
 pub mod engine;
 pub mod oracle;
