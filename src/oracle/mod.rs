@@ -2,6 +2,12 @@
 //! in. It never sees an adapter. Not covered: laws that need readable snapshots of a volume this
 //! tool never wrote (audit mode, a later step).
 
+mod bounds;
+mod content;
+mod laws;
 mod verdict;
 
+pub use bounds::{judge_bounds, leaked};
+pub use content::{content_violation, wrong_blocks};
+pub use laws::{judge_answered, judge_refused, judge_repeat, judge_triangle};
 pub use verdict::{Kind, Picture, Reason, Verdict, Violation};

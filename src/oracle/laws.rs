@@ -1,0 +1,126 @@
+//! Laws that need no model (`oracle.md` section 6): what must be refused, what must be answered
+//! twice alike, and how three answers hang together.
+
+use super::verdict::{Kind, Violation};
+use crate::block::{LbaSet, Policy};
+use crate::model::Expected;
+use crate::scenario::Label;
+
+fn asked(snap: Label, base: Option<Label>) -> String {
+    match base {
+        Some(base) => format!("diff({snap}, base {base})"),
+        None => format!("diff({snap}) without base"),
+    }
+}
+
+/// Law 1: a diff that was answered although it must be refused.
+pub fn judge_answered(
+    (snap, base): (Label, Option<Label>),
+    expected: &Expected,
+    reported: &LbaSet,
+) -> Option<Violation> {
+    let Expected::Refusal(why) = expected else { return None };
+    let with = if reported.is_empty() {
+        "with nothing".to_owned()
+    } else {
+        format!("with {} LBAs", reported.count())
+    };
+    let sentence =
+        format!("{} was answered {with} although {why}; it must be refused", asked(snap, base));
+    Some(Violation::new(Kind::Refusal, sentence).about(snap, base))
+}
+
+/// Law 1, the other way: a diff that was refused although it is to be answered. `said` is the
+/// target's answer, escaped.
+pub fn judge_refused(
+    (snap, base): (Label, Option<Label>),
+    expected: &Expected,
+    said: &str,
+) -> Option<Violation> {
+    let Expected::Answer = expected else { return None };
+    let sentence =
+        format!("{} was refused although both snapshots are there: {said}", asked(snap, base));
+    Some(Violation::new(Kind::Refusal, sentence).about(snap, base))
+}
+
+/// Law 2: the same question, with no operation on the volume in between, gets the same answer.
+pub fn judge_repeat(
+    (snap, base): (Label, Option<Label>),
+    first: &LbaSet,
+    again: &LbaSet,
+) -> Option<Violation> {
+    let differs = first.difference(again).union(&again.difference(first));
+    if differs.is_empty() {
+        return None;
+    }
+    let sentence = format!(
+        "{} was asked twice with nothing in between and differs in {differs}",
+        asked(snap, base)
+    );
+    Some(Violation::new(Kind::Nondeterministic, sentence).about(snap, base).at(differs))
+}
+
+/// Law 4: what changed from a to c changed from a to b or from b to c. Only exact answers can be
+/// held to it.
+pub fn judge_triangle(
+    (snap, base): (Label, Option<Label>),
+    middle: Label,
+    (long, first, second): (&LbaSet, &LbaSet, &LbaSet),
+    policy: Policy,
+) -> Option<Violation> {
+    let extra = long.difference(first).difference(second);
+    if policy != Policy::Exact || extra.is_empty() {
+        return None;
+    }
+    let sentence = format!(
+        "{} reports {extra}, which neither {} nor {} reports",
+        asked(snap, base),
+        asked(middle, base),
+        asked(snap, Some(middle))
+    );
+    Some(Violation::new(Kind::Leaked, sentence).about(snap, base).at(extra))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Extent;
+
+    const PAIR: (Label, Option<Label>) = (Label(1), Some(Label(0)));
+
+    fn set(at: u64, len: u64) -> LbaSet {
+        LbaSet::from(Extent::lbas(at, len))
+    }
+
+    #[test]
+    fn even_an_empty_answer_against_a_deleted_base_is_a_violation() {
+        let must_refuse = Expected::Refusal("the base has been deleted");
+        let found = judge_answered(PAIR, &must_refuse, &LbaSet::new()).expect("a violation");
+        assert_eq!(found.kind, Kind::Refusal);
+        assert_eq!(
+            found.sentence,
+            "diff(s1, base s0) was answered with nothing although the base has been deleted; it must be refused"
+        );
+        assert_eq!(judge_answered(PAIR, &Expected::Either("reversed"), &set(0, 1)), None);
+        assert_eq!(judge_refused(PAIR, &must_refuse, "404"), None);
+        assert!(judge_refused(PAIR, &Expected::Answer, "400 not on the same chain").is_some());
+    }
+
+    #[test]
+    fn two_answers_to_one_question_must_agree() {
+        assert_eq!(judge_repeat(PAIR, &set(3, 4), &set(3, 4)), None);
+        let found = judge_repeat(PAIR, &set(3, 4), &set(4, 4)).expect("a violation");
+        assert_eq!((found.kind, found.extents.count().get()), (Kind::Nondeterministic, 2));
+    }
+
+    #[test]
+    fn a_long_diff_may_not_hold_more_than_its_parts() {
+        let (first, second) = (set(0, 4), set(8, 4));
+        let law = |long: LbaSet, policy| {
+            judge_triangle((Label(2), Some(Label(0))), Label(1), (&long, &first, &second), policy)
+        };
+        assert_eq!(law(set(8, 4), Policy::Exact), None);
+        assert!(law(set(8, 5), Policy::Exact).is_some());
+        assert_eq!(law(set(8, 5), Policy::Chunk), None);
+    }
+}
