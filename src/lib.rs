@@ -11,3 +11,4 @@ pub mod report;
 pub mod scenario;
 pub mod suite;
 pub mod sync;
+pub mod lightbits;
