@@ -9,3 +9,4 @@ pub mod oracle;
 pub mod scenario;
 pub mod suite;
 pub mod sync;
+pub mod qemu;
