@@ -6,8 +6,8 @@
 //! in the chain, so that the unions over the remaining snapshots stay what they were.
 
 use super::array::{QemuArray, VolumeSetup, copy_template, image_node};
-use super::daemon::{SOCKET_TIMEOUT, nbd_socket, open_socket};
-use super::device::Sessions;
+use super::daemon::{SOCKET_TIMEOUT, nbd_socket};
+use super::device::{Sessions, open_session};
 use super::error::QemuError;
 use super::nbd::Nbd;
 use super::pages;
@@ -33,6 +33,8 @@ const VIEWS_MAX: usize = 4;
 pub(super) struct State {
     qmp: Option<Qmp<UnixStream>>,
     dir: PathBuf,
+    /// Size of every volume.
+    len: LbaCount,
     chains: Vec<Chain>,
     views: Vec<View>,
     /// Makes names of nodes, jobs, bitmaps and exports unique.
@@ -73,8 +75,8 @@ struct View {
 type Place = (usize, usize);
 
 impl State {
-    pub(super) fn new(qmp: Qmp<UnixStream>, dir: PathBuf) -> State {
-        State { qmp: Some(qmp), dir, chains: Vec::new(), views: Vec::new(), serial: 0 }
+    pub(super) fn new(qmp: Qmp<UnixStream>, dir: PathBuf, len: LbaCount) -> State {
+        State { qmp: Some(qmp), dir, len, chains: Vec::new(), views: Vec::new(), serial: 0 }
     }
 
     /// Sends one QMP command.
@@ -266,9 +268,8 @@ impl State {
         let opened =
             self.command("block-export-add", &export).map_err(ApiError::from).and_then(|_| {
                 let context = format!("qemu:dirty-bitmap:{name}");
-                let socket =
-                    open_socket(&nbd_socket(&self.dir)).map_err(super::nbd::NbdError::Io)?;
-                Ok(Nbd::open(socket, &name, Some(&context))?)
+                let socket = nbd_socket(&self.dir);
+                Ok(open_session(&socket, &name, Some(&context), self.len)?)
             });
         match opened {
             Ok(session) => {
@@ -312,7 +313,7 @@ impl State {
         let node = self.chains[at].snapshots[nth].node.clone();
         let export = json!({"type": "nbd", "id": node, "name": node, "node-name": node});
         self.command("block-export-add", &export)?;
-        let reader = Arc::new(Sessions::new(nbd_socket(&self.dir), node));
+        let reader = Arc::new(Sessions::new(nbd_socket(&self.dir), node, self.len));
         self.chains[at].snapshots[nth].reader = Some(Arc::clone(&reader));
         Ok(reader)
     }
@@ -478,7 +479,11 @@ impl Array for QemuArray {
         let lbas = LbaCount::new((buf.len() as u64).div_ceil(BlockSize::DEVICE.bytes()));
         let inside = at.checked_add(lbas).is_some_and(|end| end.get() <= self.config.size.get());
         match at.byte_offset(BlockSize::DEVICE).filter(|_| inside) {
-            Some(offset) => Ok(reader.read(offset.get(), buf)?),
+            Some(offset) => reader.read(offset.get(), buf).or_else(|error| {
+                // Deleted while it was read: that is the news, not the broken session.
+                self.state().place(snapshot, "read snapshot")?;
+                Err(error.into())
+            }),
             None => Err(ApiError::Refused(reply("read snapshot", "past the volume's end"))),
         }
     }

@@ -118,7 +118,7 @@ impl QemuArray {
             .into_iter()
             .map(|role| VolumeSetup { role, uuid: VolumeUuid::random(), path: None })
             .collect();
-        let state = State::new(qmp, daemon.dir().to_owned());
+        let state = State::new(qmp, daemon.dir().to_owned(), config.size);
         let mut array = QemuArray {
             data_plane: config.data_plane.unwrap_or(DataPlane::Fuse),
             config,

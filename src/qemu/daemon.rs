@@ -108,12 +108,15 @@ pub(super) fn make_image(
     }
 }
 
+/// The thread that started the child, and what it waits for: to the kernel "the parent died" means
+/// that *this thread* ended, so it must live as long as the daemon.
+type Keeper = (Sender<()>, JoinHandle<()>);
+
 /// A running daemon and its private directory. Dropping it stops the one, unmounts what is left
 /// of its exports and removes the other.
 pub(super) struct Daemon {
     child: Child,
-    /// The thread that started the child: the kernel's "parent died" means *this thread* ended.
-    keeper: Option<(Sender<()>, JoinHandle<()>)>,
+    keeper: Option<Keeper>,
     dir: TempDir,
 }
 
@@ -254,7 +257,7 @@ impl Drop for Daemon {
 }
 
 /// Starts `command` from a thread that lives until the sender is dropped.
-fn spawn_kept(mut command: Command) -> io::Result<(Child, (Sender<()>, JoinHandle<()>))> {
+fn spawn_kept(mut command: Command) -> io::Result<(Child, Keeper)> {
     let (hold, held) = channel::<()>();
     let (started, child) = channel();
     let keeper = std::thread::Builder::new().name("qemu-keeper".to_owned()).spawn(move || {

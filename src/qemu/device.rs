@@ -16,13 +16,14 @@ use std::sync::{Mutex, PoisonError};
 pub(super) struct Sessions {
     socket: PathBuf,
     export: String,
+    len: LbaCount,
     idle: Mutex<Vec<Nbd<UnixStream>>>,
 }
 
 impl Sessions {
-    /// Sessions on `export`; none is opened yet.
-    pub(super) fn new(socket: PathBuf, export: String) -> Sessions {
-        Sessions { socket, export, idle: Mutex::new(Vec::new()) }
+    /// Sessions on `export`, which must be as long as told; none is opened yet.
+    pub(super) fn new(socket: PathBuf, export: String, len: LbaCount) -> Sessions {
+        Sessions { socket, export, len, idle: Mutex::new(Vec::new()) }
     }
 
     /// Runs `work` on a session of its own. One that broke is not used again.
@@ -37,7 +38,7 @@ impl Sessions {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut session = match idle {
             Some(session) => session,
-            None => Nbd::open(open_socket(&self.socket)?, &self.export, None)?,
+            None => open_session(&self.socket, &self.export, None, self.len)?,
         };
         let outcome = work(&mut session);
         if !session.is_broken() {
@@ -62,16 +63,35 @@ impl Sessions {
     }
 }
 
+/// Opens a session on an export of the daemon and checks its size.
+///
+/// # Errors
+/// As [`Nbd::open`].
+pub(super) fn open_session(
+    socket: &Path,
+    export: &str,
+    context: Option<&str>,
+    len: LbaCount,
+) -> Result<Nbd<UnixStream>, NbdError> {
+    let session = Nbd::open(open_socket(socket)?, export, context)?;
+    let (found, expected) = (session.size_bytes(), len.bytes(BlockSize::DEVICE).get());
+    if found != expected {
+        return Err(NbdError::Malformed(format!(
+            "export {export} has {found} bytes instead of {expected}"
+        )));
+    }
+    Ok(session)
+}
+
 /// A volume of [`super::QemuArray`] reached over NBD. It holds no connection while idle, and its
 /// calls fail once the array is dropped.
 pub struct NbdDevice {
     sessions: Sessions,
-    len: LbaCount,
 }
 
 impl NbdDevice {
     pub(super) fn new(socket: PathBuf, export: String, len: LbaCount) -> NbdDevice {
-        NbdDevice { sessions: Sessions::new(socket, export), len }
+        NbdDevice { sessions: Sessions::new(socket, export, len) }
     }
 
     /// Sends `command` for `len` LBAs from `at`, in pieces that one request can name.
@@ -82,7 +102,7 @@ impl NbdDevice {
         at: Lba,
         len: LbaCount,
     ) -> Result<(), DeviceError> {
-        let span = Extent::new(at, len).filter(|span| span.end().get() <= self.len.get());
+        let span = Extent::new(at, len).filter(|span| span.end().get() <= self.sessions.len.get());
         let Some(span) = span else {
             return Err(DeviceError::Forbidden { op, at, len: len.get() });
         };
@@ -114,7 +134,7 @@ impl BlockDevice for NbdDevice {
         BlockSize::DEVICE
     }
     fn len_lbas(&self) -> LbaCount {
-        self.len
+        self.sessions.len
     }
     fn read_at(&self, at: ByteOffset, buf: &mut [u8]) -> Result<(), DeviceError> {
         self.sessions.read(at.get(), buf).map_err(|error| device_error("read", at.get(), error))
@@ -129,7 +149,10 @@ impl BlockDevice for NbdDevice {
         self.span("write-zeroes", Command::WriteZeroes, at, len)
     }
     fn discard(&self, at: Lba, len: LbaCount) -> Result<(), DeviceError> {
-        self.span("discard", Command::Trim, at, len)
+        // QEMU drops NBD_CMD_TRIM silently while a backup job is above the volume, that is, while
+        // any snapshot lives (seen with 10.0.2). Its own FUSE export turns a punched hole into
+        // write-zeroes that may unmap; this does the same, so that both planes discard alike.
+        self.span("discard", Command::WriteZeroes, at, len)
     }
     fn flush(&self) -> Result<(), DeviceError> {
         let sent = self.sessions.with(|session| session.simple(Command::Flush, 0, 0));

@@ -36,7 +36,7 @@ pub(super) const PAYLOAD_MAX: usize = 32 << 20;
 const OPTION_REPLY_MAX: u32 = 64 << 10;
 /// Longest status or error chunk accepted, in bytes; QEMU sends 128 KiB at most.
 const STATUS_MAX: usize = 1 << 20;
-/// Largest number of bytes one TRIM, WRITE_ZEROES or BLOCK_STATUS names.
+/// Largest number of bytes one WRITE_ZEROES or BLOCK_STATUS names.
 pub(super) const SPAN_MAX: u32 = 1 << 30;
 
 /// An NBD session or request that failed.
@@ -68,13 +68,12 @@ pub enum NbdError {
     Malformed(String),
 }
 
-/// Requests that carry no answer but success.
+/// The requests used here, with their numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Command {
     Read = 0,
     Write = 1,
     Flush = 3,
-    Trim = 4,
     WriteZeroes = 6,
     BlockStatus = 7,
 }
@@ -85,7 +84,6 @@ impl Command {
             Command::Read => "read",
             Command::Write => "write",
             Command::Flush => "flush",
-            Command::Trim => "trim",
             Command::WriteZeroes => "write-zeroes",
             Command::BlockStatus => "block-status",
         }
@@ -198,7 +196,7 @@ impl<S: Read + Write> Nbd<S> {
         self.request(Command::Write, at, request_len(data.len())?, data, no_payload)
     }
 
-    /// Sends `command`, one without data: flush (with `len_bytes` 0), trim or write-zeroes.
+    /// Sends `command`, one without data: flush (with `len_bytes` 0) or write-zeroes.
     ///
     /// # Errors
     /// As every request.

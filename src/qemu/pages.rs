@@ -9,7 +9,7 @@ const WINDOW: LbaCount = LbaCount::new(16 << 10);
 /// `NBD_STATE_DIRTY` of the `qemu:dirty-bitmap:` contexts (`docs/interop/nbd.rst` of QEMU).
 const DIRTY: u32 = 1;
 
-const _: () = assert!(WINDOW.get() % CHUNK_LBAS == 0);
+const _: () = assert!(WINDOW.get().is_multiple_of(CHUNK_LBAS));
 const _: () = assert!(WINDOW.get() * BlockSize::DEVICE.bytes() <= SPAN_MAX as u64);
 
 /// Collects one page of at most `limit` ranges from the chunk of `from` on, out of a volume of

@@ -59,11 +59,14 @@ impl Owner {
     }
 }
 
-/// Field 22 of `/proc/PID/stat`. The name in field 2 may hold anything, so counting starts behind
-/// its last parenthesis, with field 3.
+/// Field 22 of `/proc/PID/stat`; `None` for a process that ended and waits to be collected. The
+/// name in field 2 may hold anything, so counting starts behind its last parenthesis, with field 3.
 fn start_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    let ended = matches!(state, "Z" | "X");
+    fields.nth(22 - 4).filter(|_| !ended)?.parse().ok()
 }
 
 /// Writes down which process serves the directory.
@@ -208,6 +211,7 @@ mod tests {
         let tail = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
         assert_eq!(start_ticks(&format!("12 (a) b) {tail}")), Some(4711));
         assert_eq!(start_ticks("12 (a) S 1"), None);
+        assert_eq!(start_ticks(&format!("12 (a) Z {tail}")), None, "a zombie is dead");
         assert_eq!(start_ticks(""), None);
     }
 
