@@ -12,3 +12,4 @@ pub mod scenario;
 pub mod suite;
 pub mod sync;
 pub mod lightbits;
+pub mod qemu;
