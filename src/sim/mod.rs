@@ -1,0 +1,5 @@
+//! Adapter: the simulated array.
+
+pub mod attach;
+pub mod fuse;
+pub mod loopdev;
