@@ -7,7 +7,7 @@
 //! Not covered: what the paths are used for, and the guards on opening them.
 
 use super::fuse::{FSNAME_PREFIX, FuseError, FuseMount, VolumeFile, unmount_now};
-use super::loopdev::{LoopDevice, LoopError, detach_below, loops_below};
+use super::loopdev::{LoopDevice, LoopError, LoopOn, Slot, detach, loops_below, wait_for_detach};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -68,25 +68,25 @@ impl Attachment {
         match kind {
             AttachKind::None => Ok(Attachment::nowhere(Vec::new())),
             AttachKind::Fuse => Attachment::on_fuse(files),
-            AttachKind::Loop => Attachment::on_loops(Attachment::on_fuse(files)?),
+            AttachKind::Loop => Attachment::on_loops(files),
             AttachKind::Auto => Ok(Attachment::best(files)),
         }
     }
 
     fn best(files: Vec<VolumeFile>) -> Attachment {
-        let mounted = match Attachment::on_fuse(files.clone()) {
-            Ok(mounted) => mounted,
-            Err(error) => return Attachment::nowhere(vec![error.to_string()]),
-        };
-        if !rustix::process::geteuid().is_root() {
-            return mounted;
+        let mut notes = Vec::new();
+        if rustix::process::geteuid().is_root() {
+            match Attachment::on_loops(files.clone()) {
+                Ok(attached) => return attached,
+                Err(error) => notes.push(error.to_string()),
+            }
         }
-        match Attachment::on_loops(mounted) {
-            Ok(attached) => attached,
-            Err(error) => match Attachment::on_fuse(files) {
-                Ok(mounted) => Attachment { notes: vec![error.to_string()], ..mounted },
-                Err(second) => Attachment::nowhere(vec![error.to_string(), second.to_string()]),
-            },
+        match Attachment::on_fuse(files) {
+            Ok(mounted) => Attachment { notes, ..mounted },
+            Err(error) => {
+                notes.push(error.to_string());
+                Attachment::nowhere(notes)
+            }
         }
     }
 
@@ -101,9 +101,11 @@ impl Attachment {
         Ok(Attachment { loops: Vec::new(), mount: Some(mount), paths, notes: Vec::new() })
     }
 
-    fn on_loops(mut mounted: Attachment) -> Result<Attachment, AttachError> {
-        for file in &mounted.paths {
-            mounted.loops.push(LoopDevice::attach(file)?);
+    fn on_loops(files: Vec<VolumeFile>) -> Result<Attachment, AttachError> {
+        let slots: Vec<Slot> = files.iter().map(|_| Slot::reserve()).collect::<Result<_, _>>()?;
+        let mut mounted = Attachment::on_fuse(files)?;
+        for (file, slot) in mounted.paths.iter().zip(slots) {
+            mounted.loops.push(LoopDevice::attach(file, slot)?);
         }
         mounted.paths = mounted.loops.iter().map(|device| device.path().to_path_buf()).collect();
         Ok(mounted)
@@ -125,12 +127,7 @@ impl Attachment {
     /// # Errors
     /// The first of [`AttachError`]; the rest is taken away all the same.
     pub fn detach(mut self) -> Result<(), AttachError> {
-        let mut result = Ok(());
-        // All are closed first, so that they let go together.
-        for device in std::mem::take(&mut self.loops) {
-            let detached = device.detach();
-            result = result.and(detached.map_err(AttachError::from));
-        }
+        let result = detach(std::mem::take(&mut self.loops)).map_err(AttachError::from);
         match self.mount.take() {
             Some(mount) => result.and(mount.unmount().map_err(AttachError::from)),
             None => result,
@@ -146,7 +143,7 @@ pub struct Stale {
     /// The process that served it.
     pub pid: u32,
     /// Loop devices that stand on its files.
-    pub loops: Vec<PathBuf>,
+    pub loops: Vec<LoopOn>,
 }
 
 /// Everything that killed processes of this tool left attached on this machine.
@@ -160,16 +157,16 @@ pub fn stale_attachments() -> Result<Vec<Stale>, AttachError> {
     Ok(dead.map(|(mount, pid)| Stale { loops: loops_below(&mount), mount, pid }).collect())
 }
 
-/// Takes a stale attachment away: loops, mount, directory.
+/// Takes a stale attachment away: mount, directory, and with them the loop devices, which detach
+/// by themselves when the last program that waits on them got its error.
 ///
 /// # Errors
 /// [`AttachError`]: usually for want of root.
 pub fn clean_stale(stale: &Stale) -> Result<(), AttachError> {
     let fail = |cause| AttachError::Remove { path: stale.mount.clone(), cause };
-    let loops = detach_below(&stale.mount);
     unmount_now(&stale.mount).map_err(fail)?;
     std::fs::remove_dir(&stale.mount).map_err(fail)?;
-    loops.map_err(AttachError::from)
+    wait_for_detach(&stale.loops).map_err(AttachError::from)
 }
 
 /// Mount point and process id in a line of `/proc/self/mountinfo` (proc(5)), if it is ours:

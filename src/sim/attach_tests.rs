@@ -222,7 +222,11 @@ fn a_loop_device_brings_direct_writes_discards_and_zeroes_to_the_volume() {
     let mount = attachment.mount.as_ref().expect("mounted").dir().to_path_buf();
     let path = attachment.paths()[0].clone();
     assert_eq!(loops_below(&mount).len(), 2);
-    assert!(loops_below(&mount).contains(&path));
+    assert!(
+        loops_below(&mount)
+            .iter()
+            .any(|one| { one.device == path && one.backing == mount.join("volume-0") })
+    );
     {
         let device = open(&path, libc::O_DIRECT | libc::O_EXCL);
         assert_eq!(ioctl::size_bytes(&device).expect("size"), SIZE);
@@ -295,13 +299,13 @@ fn a_mount_of_a_dead_process_is_found_and_cleaned() {
     }
     assert!(!serves_fuse(u32::MAX), "no such process");
     let volumes = [Recorder::new()];
-    let Some(attachment) = attach(&volumes, AttachKind::Loop) else { return };
+    let Some(attachment) = attach(&volumes, AttachKind::Fuse) else { return };
     assert!(serves_fuse(std::process::id()), "this one serves");
     let mount = attachment.mount.as_ref().expect("mounted").dir().to_path_buf();
     let ours = |stale: &Stale| stale.mount == mount;
     assert!(!stale_attachments().expect("listed").iter().any(ours), "it lives");
     let stale = Stale { mount: mount.clone(), pid: std::process::id(), loops: loops_below(&mount) };
-    assert_eq!(stale.loops, attachment.paths());
+    assert!(stale.loops.is_empty());
     clean_stale(&stale).expect("cleaned");
     drop(attachment);
     assert_gone(&mount);

@@ -4,8 +4,10 @@
 //! again. Not covered: partitions, read-only loops, following a file that grows.
 
 use crate::device::ioctl;
+use rustix::io::DupFlags;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ const CONTROL: &str = "/dev/loop-control";
 /// How often another program may snatch the free device before this one gives up.
 const ATTEMPTS: u32 = 64;
 /// How long another program (udev looks at every new disk) may keep the device open.
-const DETACH_PATIENCE: Duration = Duration::from_secs(5);
+const DETACH_PATIENCE: Duration = Duration::from_secs(4);
 /// Logical sector sizes to try, in bytes. 4096 is the LBA; 512 is what every kernel takes.
 const SECTORS: [u32; 2] = [4096, 512];
 
@@ -50,22 +52,54 @@ pub enum LoopError {
     Held(PathBuf),
 }
 
+/// A descriptor kept free for a loop device, to be taken before the filesystem below is mounted.
+///
+/// A killed process closes its descriptors from the highest to the lowest. Closing a loop device
+/// writes back its dirty pages, through the filesystem: were that still connected, with nobody
+/// left to answer, the process would hang for good. So the loop device gets the lower number.
+#[derive(Debug)]
+pub struct Slot(OwnedFd);
+
+impl Slot {
+    /// Takes a descriptor.
+    ///
+    /// # Errors
+    /// [`LoopError::Open`] when this process has too many.
+    pub fn reserve() -> Result<Slot, LoopError> {
+        open(Path::new("/dev/null")).map(|file| Slot(file.into()))
+    }
+
+    /// Moves a configured device here and looks whether it does direct I/O.
+    fn hold(self, device: File, path: PathBuf, backing: &Path) -> Result<LoopDevice, LoopError> {
+        let backing = backing.to_path_buf();
+        let Slot(mut held) = self;
+        if let Err(error) = rustix::io::dup3(&device, &mut held, DupFlags::CLOEXEC) {
+            return Err(LoopError::Attach { backing, device: path, cause: error.into() });
+        }
+        drop(device);
+        let attached = LoopDevice { held: Some(held), on: LoopOn { device: path, backing } };
+        match attribute(attached.path(), "dio").as_deref() {
+            Some("1") => Ok(attached),
+            _ => Err(LoopError::NotDirect(attached.path().to_path_buf())),
+        }
+    }
+}
+
 /// An attached loop device; dropping it detaches.
 #[derive(Debug)]
 pub struct LoopDevice {
     /// Holding it open is what keeps the device attached.
-    file: Option<File>,
-    path: PathBuf,
-    backing: PathBuf,
+    held: Option<OwnedFd>,
+    on: LoopOn,
 }
 
 impl LoopDevice {
-    /// Attaches the file `backing` (absolute) to a free loop device. The device does not outlive
-    /// this process.
+    /// Attaches the file `backing` (absolute) to a free loop device, which `slot` will hold open.
+    /// The device does not outlive this process.
     ///
     /// # Errors
     /// [`LoopError`]; then nothing stays attached.
-    pub fn attach(backing: &Path) -> Result<LoopDevice, LoopError> {
+    pub fn attach(backing: &Path, slot: Slot) -> Result<LoopDevice, LoopError> {
         let control = open(Path::new(CONTROL))?;
         let backing_file = open(backing)?;
         let mut last = io::Error::from_raw_os_error(libc::EBUSY);
@@ -74,14 +108,7 @@ impl LoopDevice {
             let path = PathBuf::from(format!("/dev/loop{number}"));
             let device = open(&path)?;
             match configure(&device, &backing_file) {
-                Ok(()) => {
-                    let attached =
-                        LoopDevice { file: Some(device), path, backing: backing.to_path_buf() };
-                    return match attached.sysfs("dio").as_deref() {
-                        Some("1") => Ok(attached),
-                        _ => Err(LoopError::NotDirect(attached.path.clone())),
-                    };
-                }
+                Ok(()) => return slot.hold(device, path, backing),
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => last = error,
                 Err(cause) => {
                     let backing = backing.to_path_buf();
@@ -94,90 +121,80 @@ impl LoopDevice {
 
     /// The device node.
     pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Closes the device and waits until the kernel has let go of the file.
-    ///
-    /// # Errors
-    /// [`LoopError::Held`]: it detaches by itself when the other program closes it.
-    pub fn detach(mut self) -> Result<(), LoopError> {
-        self.end()
-    }
-
-    fn end(&mut self) -> Result<(), LoopError> {
-        // The close writes back what others wrote through the page cache; the file below must
-        // still answer.
-        if self.file.take().is_none() {
-            return Ok(());
-        }
-        let deadline = Instant::now() + DETACH_PATIENCE;
-        while self.is_attached() {
-            if Instant::now() > deadline {
-                return Err(LoopError::Held(self.path.clone()));
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
-    }
-
-    /// Whether the device still stands on our file (and not on a later user's).
-    fn is_attached(&self) -> bool {
-        self.sysfs("backing_file").is_some_and(|file| Path::new(&file) == self.backing)
-    }
-
-    fn sysfs(&self, attribute: &str) -> Option<String> {
-        loop_attribute(Path::new(self.path.file_name()?), attribute)
+        &self.on.device
     }
 }
 
 impl Drop for LoopDevice {
     fn drop(&mut self) {
-        // Nobody is left to tell; autoclear does the rest.
-        let _ = self.end();
+        if self.held.take().is_some() {
+            // Nobody is left to tell; autoclear does the rest.
+            let _ = wait_for_detach(std::slice::from_ref(&self.on));
+        }
     }
 }
 
-/// Takes the file away from every loop device that stands on one below `dir`, and names them.
+/// Closes the devices and waits until the kernel has let go of their files. Closing writes back
+/// what others wrote through the page cache: the files must still answer.
 ///
 /// # Errors
-/// [`LoopError::Open`] and [`LoopError::Attach`], after all were tried.
-pub fn detach_below(dir: &Path) -> Result<(), LoopError> {
-    let mut result = Ok(());
-    for path in loops_below(dir) {
-        let cleared = open(&path).and_then(|device| {
-            ioctl::loop_clear(&device).or_else(|cause| match cause.raw_os_error() {
-                // Detached meanwhile.
-                Some(libc::ENXIO) => Ok(()),
-                _ => Err(LoopError::Attach { backing: dir.to_path_buf(), device: path, cause }),
-            })
-        });
-        if cleared.is_err() {
-            result = cleared;
+/// [`LoopError::Held`]: that one detaches by itself when the other program closes it.
+pub fn detach(mut loops: Vec<LoopDevice>) -> Result<(), LoopError> {
+    for device in &mut loops {
+        drop(device.held.take());
+    }
+    let waiting: Vec<LoopOn> = loops.iter().map(|device| device.on.clone()).collect();
+    wait_for_detach(&waiting)
+}
+
+/// Waits until none of `loops` stands on its file any more.
+///
+/// # Errors
+/// [`LoopError::Held`] for the first one that another program holds open.
+pub(super) fn wait_for_detach(loops: &[LoopOn]) -> Result<(), LoopError> {
+    let deadline = Instant::now() + DETACH_PATIENCE;
+    for one in loops {
+        // Once unmounted, the path of the file has lost its directory; the name is still there.
+        while attribute(&one.device, "backing_file")
+            .is_some_and(|file| Path::new(&file).file_name() == one.backing.file_name())
+        {
+            if Instant::now() > deadline {
+                return Err(LoopError::Held(one.device.clone()));
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
-    result
+    Ok(())
+}
+
+/// A loop device and the file it stands on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoopOn {
+    /// The device node.
+    pub device: PathBuf,
+    /// The file.
+    pub backing: PathBuf,
 }
 
 /// The loop devices whose file lies below `dir`.
-pub fn loops_below(dir: &Path) -> Vec<PathBuf> {
+pub fn loops_below(dir: &Path) -> Vec<LoopOn> {
     let Ok(disks) = std::fs::read_dir("/sys/block") else { return Vec::new() };
-    let mut found: Vec<PathBuf> = disks
-        .filter_map(|disk| Some(disk.ok()?.file_name()))
-        .filter(|disk| {
-            loop_attribute(Path::new(disk), "backing_file")
-                .is_some_and(|file| Path::new(&file).starts_with(dir))
+    let mut found: Vec<LoopOn> = disks
+        .filter_map(Result::ok)
+        .filter_map(|disk| {
+            let device = Path::new("/dev").join(disk.file_name());
+            let backing = PathBuf::from(attribute(&device, "backing_file")?);
+            backing.starts_with(dir).then_some(LoopOn { device, backing })
         })
-        .map(|disk| Path::new("/dev").join(disk))
         .collect();
-    found.sort();
+    found.sort_by(|a, b| a.device.cmp(&b.device));
     found
 }
 
-/// `/sys/block/<disk>/loop/<attribute>` without its line end; `None` on a disk that is no attached
+/// `/sys/block/<device>/loop/<name>` without its line end; `None` on a disk that is no attached
 /// loop device.
-fn loop_attribute(disk: &Path, attribute: &str) -> Option<String> {
-    let path = Path::new("/sys/block").join(disk).join("loop").join(attribute);
+fn attribute(device: &Path, name: &str) -> Option<String> {
+    let path = Path::new("/sys/block").join(device.file_name()?).join("loop").join(name);
     let text = std::fs::read_to_string(path).ok()?;
     Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }
