@@ -2,3 +2,4 @@
 pub mod array;
 pub mod block;
 pub mod device;
+pub mod sim;
