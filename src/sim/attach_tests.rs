@@ -4,8 +4,10 @@
 //! check that attaching is refused and leaves nothing.
 
 use super::*;
-use crate::array::{AlignedBuf, DeviceError};
+use crate::array::{AlignedBuf, RealClock};
+use crate::block::{LbaCount, SnapshotUuid};
 use crate::device::ioctl;
+use crate::sim::{SimArray, SimConfig, SimIoError, SimRange};
 use crate::sim::fuse::ByteVolume;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -50,26 +52,26 @@ impl ByteVolume for Recorder {
     fn size_bytes(&self) -> u64 {
         self.size.load(Ordering::Relaxed)
     }
-    fn read_bytes(&self, at: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
+    fn read_bytes(&self, at: u64, buf: &mut [u8]) -> Result<(), SimIoError> {
         buf.copy_from_slice(&self.bytes()[span(at, buf.len() as u64)]);
         Ok(())
     }
-    fn write_bytes(&self, at: u64, data: &[u8]) -> Result<(), DeviceError> {
+    fn write_bytes(&self, at: u64, data: &[u8]) -> Result<(), SimIoError> {
         self.note("write", at, data.len() as u64);
         self.bytes()[span(at, data.len() as u64)].copy_from_slice(data);
         Ok(())
     }
-    fn discard_bytes(&self, at: u64, len: u64) -> Result<(), DeviceError> {
+    fn discard_bytes(&self, at: u64, len: u64) -> Result<(), SimIoError> {
         self.note("discard", at, len);
         self.bytes()[span(at, len)].fill(0);
         Ok(())
     }
-    fn zero_bytes(&self, at: u64, len: u64) -> Result<(), DeviceError> {
+    fn zero_bytes(&self, at: u64, len: u64) -> Result<(), SimIoError> {
         self.note("zero", at, len);
         self.bytes()[span(at, len)].fill(0);
         Ok(())
     }
-    fn flush_bytes(&self) -> Result<(), DeviceError> {
+    fn flush_bytes(&self) -> Result<(), SimIoError> {
         self.note("flush", 0, 0);
         Ok(())
     }
@@ -256,6 +258,56 @@ fn a_loop_device_brings_direct_writes_discards_and_zeroes_to_the_volume() {
     assert!(others.iter().all(|(what, ..)| *what == "flush"), "{others:?}");
     attachment.detach().expect("detached");
     assert_gone(&mount);
+}
+
+/// The LBAs that a diff answers, one by one.
+fn changed(array: &SimArray, snap: SnapshotUuid, base: SnapshotUuid) -> Vec<u64> {
+    let page = array.diff(snap, Some(base), 0).expect("a diff");
+    let bits = |range: &SimRange| {
+        let SimRange { start_lba, bits, .. } = *range;
+        (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| start_lba + bit)
+    };
+    page.ranges.iter().flat_map(bits).collect()
+}
+
+#[test]
+fn what_any_program_does_to_the_device_is_in_the_next_diff() {
+    let array = SimArray::new(SimConfig::default(), Arc::new(RealClock::new()));
+    let uuid = array.create_volume("v", LbaCount::new(SIZE / BLOCK), None).expect("created");
+    let name = format!("source-{uuid}");
+    let volume = Arc::new(array.device(uuid).expect("there"));
+    let files = vec![VolumeFile { name, volume }];
+    // The best this machine has; a file takes discards by `fallocate` instead.
+    let attachment = Attachment::new(files, AttachKind::Auto).expect("never fails");
+    let Some(path) = attachment.paths().first() else {
+        return announce(&attachment.notes().join("; "));
+    };
+    let is_block = path.starts_with("/dev");
+    let take = |name: &str| array.create_snapshot(uuid, name).expect("taken").uuid;
+    let device = open(path, libc::O_DIRECT);
+    let first = take("first");
+    device.write_all_at(&pattern(4 * 4096, 1), 62 * BLOCK).expect("written");
+    let second = take("second");
+    assert_eq!(changed(&array, second, first), [62, 63, 64, 65]);
+    if is_block {
+        ioctl::discard(&device, 64 * BLOCK, BLOCK).expect("discarded");
+        ioctl::zero_out(&device, 700 * BLOCK, 2 * BLOCK).expect("zeroed");
+    } else {
+        use rustix::fs::FallocateFlags as F;
+        let allocate = |flags, at, len| rustix::fs::fallocate(device.as_fd(), flags, at, len);
+        allocate(F::PUNCH_HOLE | F::KEEP_SIZE, 64 * BLOCK, BLOCK).expect("discarded");
+        allocate(F::ZERO_RANGE | F::KEEP_SIZE, 700 * BLOCK, 2 * BLOCK).expect("zeroed");
+    }
+    let third = take("third");
+    assert_eq!(changed(&array, third, second), [64, 700, 701]);
+    let mut block = AlignedBuf::new(4096);
+    device.read_exact_at(&mut block, 64 * BLOCK).expect("read");
+    assert!(block.iter().all(|&byte| byte == 0));
+    // A deleted volume is gone for those who still hold it, too.
+    array.delete_volume(uuid).expect("deleted");
+    assert!(device.write_at(&pattern(4096, 1), 0).is_err());
+    drop(device);
+    attachment.detach().expect("detached");
 }
 
 #[test]

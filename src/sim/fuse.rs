@@ -8,7 +8,7 @@
 //! Not covered: creating, renaming or removing files, permissions other than the owner's, and
 //! anything about loop devices (`super::loopdev`).
 
-use crate::array::DeviceError;
+use super::{SimDevice, SimIoError};
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
     Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr,
@@ -54,27 +54,48 @@ pub trait ByteVolume: Send + Sync + 'static {
     ///
     /// # Errors
     /// The volume's.
-    fn read_bytes(&self, at: u64, buf: &mut [u8]) -> Result<(), DeviceError>;
+    fn read_bytes(&self, at: u64, buf: &mut [u8]) -> Result<(), SimIoError>;
     /// Writes all of `data` at byte `at`; the span lies inside the volume.
     ///
     /// # Errors
     /// The volume's.
-    fn write_bytes(&self, at: u64, data: &[u8]) -> Result<(), DeviceError>;
+    fn write_bytes(&self, at: u64, data: &[u8]) -> Result<(), SimIoError>;
     /// Discards whole blocks inside the volume, counted in bytes.
     ///
     /// # Errors
     /// The volume's.
-    fn discard_bytes(&self, at: u64, len: u64) -> Result<(), DeviceError>;
+    fn discard_bytes(&self, at: u64, len: u64) -> Result<(), SimIoError>;
     /// Zeroes whole blocks inside the volume, counted in bytes.
     ///
     /// # Errors
     /// The volume's.
-    fn zero_bytes(&self, at: u64, len: u64) -> Result<(), DeviceError>;
+    fn zero_bytes(&self, at: u64, len: u64) -> Result<(), SimIoError>;
     /// Makes acknowledged writes durable.
     ///
     /// # Errors
     /// The volume's.
-    fn flush_bytes(&self) -> Result<(), DeviceError>;
+    fn flush_bytes(&self) -> Result<(), SimIoError>;
+}
+
+impl ByteVolume for SimDevice {
+    fn size_bytes(&self) -> u64 {
+        SimDevice::size_bytes(self)
+    }
+    fn read_bytes(&self, at: u64, buf: &mut [u8]) -> Result<(), SimIoError> {
+        SimDevice::read_bytes(self, at, buf)
+    }
+    fn write_bytes(&self, at: u64, data: &[u8]) -> Result<(), SimIoError> {
+        SimDevice::write_bytes(self, at, data)
+    }
+    fn discard_bytes(&self, at: u64, len: u64) -> Result<(), SimIoError> {
+        SimDevice::discard_bytes(self, at, len)
+    }
+    fn zero_bytes(&self, at: u64, len: u64) -> Result<(), SimIoError> {
+        SimDevice::zero_bytes(self, at, len)
+    }
+    fn flush_bytes(&self) -> Result<(), SimIoError> {
+        SimDevice::flush_bytes(self)
+    }
 }
 
 /// A file to show: its name and what it holds.
@@ -274,7 +295,7 @@ impl Directory {
         let len = clip(volume.size_bytes(), at, buf.len());
         let buf = &mut buf[..len];
         if len > 0 {
-            volume.read_bytes(at, buf).map_err(|e| errno(&e))?;
+            volume.read_bytes(at, buf).map_err(errno)?;
         }
         Ok(len)
     }
@@ -285,7 +306,7 @@ impl Directory {
         if len == 0 && !data.is_empty() {
             return Err(Errno::ENOSPC);
         }
-        volume.write_bytes(at, &data[..len]).map_err(|e| errno(&e))?;
+        volume.write_bytes(at, &data[..len]).map_err(errno)?;
         u32::try_from(len).map_err(|_| Errno::EINVAL)
     }
 
@@ -308,8 +329,8 @@ impl Directory {
             return Err(Errno::EINVAL);
         }
         match what {
-            PUNCH => volume.discard_bytes(at, len).map_err(|e| errno(&e)),
-            ZERO => volume.zero_bytes(at, len).map_err(|e| errno(&e)),
+            PUNCH => volume.discard_bytes(at, len).map_err(errno),
+            ZERO => volume.zero_bytes(at, len).map_err(errno),
             _ => Err(Errno::EOPNOTSUPP),
         }
     }
@@ -324,12 +345,11 @@ fn clip(size: u64, at: u64, len: usize) -> usize {
 }
 
 /// What a program that uses the file gets to see of a volume's error.
-fn errno(error: &DeviceError) -> Errno {
+fn errno(error: SimIoError) -> Errno {
     match error {
-        DeviceError::Io { source, .. } => Errno::from_i32(source.raw_os_error().unwrap_or(0)),
-        DeviceError::Unsupported(_) => Errno::EOPNOTSUPP,
-        DeviceError::Forbidden { .. } => Errno::EINVAL,
-        DeviceError::Short { .. } | DeviceError::Interrupted => Errno::EIO,
+        SimIoError::Deleted => Errno::ENODEV,
+        SimIoError::PastEnd => Errno::ENOSPC,
+        SimIoError::TrackingRecord => Errno::EIO,
     }
 }
 
@@ -451,7 +471,7 @@ impl Filesystem for Directory {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        let done = self.volume(ino).and_then(|volume| volume.flush_bytes().map_err(|e| errno(&e)));
+        let done = self.volume(ino).and_then(|volume| volume.flush_bytes().map_err(errno));
         answer(done, reply);
     }
 

@@ -1,8 +1,3 @@
-//! Adapter: the simulated array.
-
-pub mod attach;
-pub mod fuse;
-pub mod loopdev;
 //! The array simulator: volumes, snapshots and changed-block tracking as an array keeps them.
 //!
 //! Every write, zero-fill and discard sets bits per 64-LBA chunk in the current epoch at the moment
@@ -14,9 +9,13 @@ pub mod loopdev;
 //! Not covered: JSON, HTTP, tokens, TLS, attaching volumes as devices, legal freedoms.
 
 mod array;
+pub mod attach;
 mod bugs;
 mod diff;
+pub mod fuse;
+pub mod loopdev;
 mod port;
+//pub mod serve;
 mod store;
 mod tracking;
 mod volume;
@@ -24,7 +23,7 @@ mod volume;
 pub use array::SimArray;
 pub use bugs::{Bug, BugSpec};
 pub use tracking::Preload;
-pub use volume::SimDevice;
+pub use volume::{SimDevice, SimIoError};
 
 use crate::block::{BlockSize, CloneFullDiff, LbaCount, RollbackKind, SnapshotUuid, VolumeUuid};
 use std::time::Duration;
