@@ -13,3 +13,4 @@ pub mod suite;
 pub mod sync;
 pub mod lightbits;
 pub mod qemu;
+pub mod sim;
