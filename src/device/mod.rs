@@ -1,3 +1,27 @@
 //! Adapter: Linux block devices and the files that stand in for them.
+//!
+//! A path the user named becomes a device that can be written only by going through the states
+//! `Candidate -> Exclusive -> Identified -> Armed`, each with its guards (`safety.md`, G1 to G15).
+//! The guards are functions over plain facts ([`guards`]); what the facts are is read by
+//! [`host`] (mounts, swap, locks) and [`sysfs`] (disks). Sizes and identities of volumes come in as
+//! plain values; this layer never talks to an array.
+//!
+//! Not covered: G14 (foreign signatures); a second loop device on the same file and a second host
+//! writing the same volume, which no local look can tell: that is what the handshake is for.
 
+mod block;
+mod consent;
+pub mod guards;
+pub mod host;
 pub mod ioctl;
+mod open;
+pub mod sysfs;
+#[cfg(test)]
+mod testing;
+
+pub use block::{Armed, HandshakeDevice, HandshakeProof};
+pub use consent::{BadConsent, Consent, ConsentItem};
+pub use guards::{GuardRefusal, Identity};
+pub use host::Host;
+pub use open::{Candidate, Exclusive, Identified, ReadProbe, Wanted, open_pair, open_volumes};
+pub use sysfs::find_by_wwid;

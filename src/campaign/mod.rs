@@ -1,0 +1,3 @@
+//! Campaigns: what happens around scenarios.
+
+pub mod embedded;

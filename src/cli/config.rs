@@ -1,0 +1,422 @@
+//! From parsed flags to a checked configuration. Pure: reads no file, no environment, no clock.
+
+use super::args::{Backend, ChecksumArg, SuiteArgs, TargetArgs};
+use super::select::Selection;
+use crate::block::{BitmapOrder, ByteLen, Policy, VolumeUuid};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Flags that do not make a configuration; always exit 2.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Some target flags are there and others, which they need, are not.
+    #[error(
+        "{given} given, but {missing} missing: give all of them, or none for the embedded simulator"
+    )]
+    Incomplete {
+        /// The first flag that was given.
+        given: &'static str,
+        /// Those that are missing.
+        missing: String,
+    },
+    /// The command needs an array.
+    #[error("this command needs a target: {0}")]
+    NoTarget(String),
+    /// Two flags that exclude each other.
+    #[error("{0} and {1} exclude each other: give one of them")]
+    Both(&'static str, &'static str),
+    /// A flag that only the embedded simulator understands.
+    #[error("{0} works on the embedded simulator only, and target flags were given")]
+    EmbeddedOnly(&'static str),
+    /// No token.
+    #[error("no token: set LIGHTBITS_JWT, or give --jwt-file or --jwt-command")]
+    NoToken,
+    /// The endpoint is no https URL.
+    #[error("endpoint `{0}` is no https:// URL")]
+    BadEndpoint(String),
+    /// A pin is no SHA-256.
+    #[error(
+        "--pin-sha256 `{0}` is not 64 hex digits: give the SHA-256 of the server's certificate"
+    )]
+    BadPin(String),
+    /// A consent is no end of a UUID.
+    #[error("--destroy `{0}` is not 12 hex digits: give the last 12 of the volume's UUID")]
+    BadConsent(String),
+    /// Source and target are one volume.
+    #[error("source and target are the same volume {0}: give two")]
+    SameVolume(VolumeUuid),
+}
+
+/// A secret: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Where the token comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Token {
+    /// Given in the environment.
+    Environment(Secret),
+    /// Given as a flag, which shows in the process list.
+    Flag(Secret),
+    /// In a file.
+    File(PathBuf),
+    /// Printed by this program with these arguments.
+    Command(String),
+}
+
+/// How the server proves who it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Tls {
+    /// Certificates to trust.
+    pub ca_file: Option<PathBuf>,
+    /// SHA-256 of certificates to accept.
+    pub pins: Vec<[u8; 32]>,
+    /// Accept anybody.
+    pub insecure: bool,
+}
+
+/// How to talk to an array.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Connection {
+    /// Equivalent endpoints, at least one.
+    pub endpoints: Vec<String>,
+    /// The project.
+    pub project: String,
+    /// Where the token comes from.
+    pub token: Token,
+    /// How the server proves who it is.
+    pub tls: Tls,
+}
+
+/// The two volumes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Volumes {
+    /// The volume that is written and snapshotted.
+    pub source: VolumeUuid,
+    /// The volume that syncs copy to.
+    pub target: VolumeUuid,
+    /// The source's device; to be found by wwid if absent.
+    pub source_device: Option<PathBuf>,
+    /// The target's device; to be found by wwid if absent.
+    pub target_device: Option<PathBuf>,
+}
+
+/// What the suite runs against.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// A simulator that this process starts and ends.
+    Embedded {
+        /// Ranges of one page.
+        page_limit: u32,
+        /// Without server and devices.
+        in_process: bool,
+    },
+    /// A cluster, or anything that speaks like one.
+    Array {
+        /// How to talk to it.
+        connection: Connection,
+        /// Which volumes.
+        volumes: Volumes,
+        /// Ends of the UUIDs of volumes that may be destroyed, lower case.
+        destroy: Vec<String>,
+    },
+    /// QEMU's own change tracker.
+    Qemu {
+        /// The daemon, if not on PATH.
+        qsd: Option<PathBuf>,
+        /// Cut bitmap and data in two commands.
+        nonatomic: bool,
+    },
+}
+
+impl Target {
+    /// The word every screen and report says.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Target::Embedded { .. } => "simulator",
+            Target::Array { .. } => "array",
+            Target::Qemu { nonatomic: false, .. } => "qemu",
+            Target::Qemu { nonatomic: true, .. } => "qemu-nonatomic",
+        }
+    }
+}
+
+/// A suite run, checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SuiteConfig {
+    /// What it runs against.
+    pub target: Target,
+    /// Which tests.
+    pub selection: Selection,
+    /// Names of planted bugs, not yet looked up.
+    pub plant: Vec<String>,
+    /// How over-reporting is judged.
+    pub policy: Policy,
+    /// Byte order of bitmaps, if it was said.
+    pub bitmap_order: Option<BitmapOrder>,
+    /// Whether checksums are made by dd and sha256sum.
+    pub external_checksum: bool,
+    /// Full syncs of more are refused.
+    pub max_full_sync: ByteLen,
+    /// Full syncs copy only the tests' own regions.
+    pub limit_to_footprint: bool,
+    /// Deadline of a snapshot to become Available.
+    pub available_timeout: Duration,
+    /// Deadline of a deleted snapshot to be gone.
+    pub delete_timeout: Duration,
+    /// Least speed of the timed sync, MiB/s.
+    pub min_mib_per_s: u32,
+    /// Leave the snapshots.
+    pub keep_snapshots: bool,
+    /// Stop at the first test that does not pass.
+    pub fail_fast: bool,
+    /// Say what would run, and do nothing.
+    pub dry_run: bool,
+}
+
+impl SuiteConfig {
+    /// Checks the flags; `env_token` is the environment's LIGHTBITS_JWT.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first thing that is wrong.
+    pub fn new(args: &SuiteArgs, env_token: Option<String>) -> Result<SuiteConfig, ConfigError> {
+        let target = suite_target(args, env_token)?;
+        let is_array = matches!(target, Target::Array { .. });
+        let external_checksum = match args.checksum {
+            Some(how) => how == ChecksumArg::External,
+            None => is_array,
+        };
+        let default_policy = if is_array { Policy::Chunk } else { Policy::Exact };
+        Ok(SuiteConfig {
+            target,
+            selection: Selection {
+                tests: args.test.clone(),
+                skip: args.skip.clone(),
+                group: args.group.map(Into::into),
+            },
+            plant: args.plant.clone(),
+            policy: args.policy.unwrap_or(default_policy),
+            bitmap_order: args.bitmap_order.order(),
+            external_checksum,
+            max_full_sync: args.max_full_sync.0,
+            limit_to_footprint: args.limit_to_footprint,
+            available_timeout: args.available_timeout.0,
+            delete_timeout: args.delete_timeout.0,
+            min_mib_per_s: args.min_mbps,
+            keep_snapshots: args.keep_snapshots,
+            fail_fast: args.fail_fast,
+            dry_run: args.dry_run,
+        })
+    }
+}
+
+fn suite_target(args: &SuiteArgs, env_token: Option<String>) -> Result<Target, ConfigError> {
+    let given = args.target.first_given().or((!args.destroy.is_empty()).then_some("--destroy"));
+    if args.backend != Backend::Lightbits {
+        if let Some(flag) = given {
+            return Err(ConfigError::Both("--backend qemu", flag));
+        }
+        let nonatomic = args.backend == Backend::QemuNonatomic;
+        return Ok(Target::Qemu { qsd: args.qsd.clone(), nonatomic });
+    }
+    if given.is_none() {
+        return Ok(Target::Embedded { page_limit: args.page_limit, in_process: args.in_process });
+    }
+    if args.in_process {
+        return Err(ConfigError::EmbeddedOnly("--in-process"));
+    }
+    let connection = args.target.connection(env_token, &VOLUME_FLAGS)?;
+    let volumes = args.target.volumes()?;
+    let destroy = args.destroy.iter().map(|text| consent(text)).collect::<Result<_, _>>()?;
+    Ok(Target::Array { connection, volumes, destroy })
+}
+
+/// Flags that a command needs besides the endpoint.
+pub const VOLUME_FLAGS: [&str; 2] = ["--source-uuid", "--target-uuid"];
+
+impl TargetArgs {
+    /// The first target flag that was given.
+    pub fn first_given(&self) -> Option<&'static str> {
+        [
+            (!self.endpoint.is_empty(), "--endpoint"),
+            (self.source_uuid.is_some(), "--source-uuid"),
+            (self.target_uuid.is_some(), "--target-uuid"),
+            (self.source_device.is_some(), "--source-device"),
+            (self.target_device.is_some(), "--target-device"),
+            (self.project.is_some(), "--project"),
+            (self.jwt_file.is_some(), "--jwt-file"),
+            (self.jwt_command.is_some(), "--jwt-command"),
+            (self.jwt.is_some(), "--jwt"),
+            (self.ca_file.is_some(), "--ca-file"),
+            (!self.pin_sha256.is_empty(), "--pin-sha256"),
+            (self.insecure, "--insecure"),
+        ]
+        .into_iter()
+        .find_map(|(is_given, flag)| is_given.then_some(flag))
+    }
+    /// How to talk to the array; `also` are flags the command needs besides the endpoint.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming every flag that is missing, or the first that is wrong.
+    pub fn connection(
+        &self,
+        env_token: Option<String>,
+        also: &[&'static str],
+    ) -> Result<Connection, ConfigError> {
+        let has = |flag: &str| match flag {
+            "--endpoint" => !self.endpoint.is_empty(),
+            "--source-uuid" => self.source_uuid.is_some(),
+            "--target-uuid" => self.target_uuid.is_some(),
+            _ => true,
+        };
+        let missing: Vec<&str> =
+            ["--endpoint"].iter().chain(also).copied().filter(|flag| !has(flag)).collect();
+        if !missing.is_empty() {
+            let missing = missing.join(" and ");
+            return Err(match self.first_given() {
+                Some(given) => ConfigError::Incomplete { given, missing },
+                None => ConfigError::NoTarget(missing),
+            });
+        }
+        let is_https = |url: &&String| {
+            url.strip_prefix("https://")
+                .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+        };
+        if let Some(bad) = self.endpoint.iter().find(|url| !is_https(url)) {
+            return Err(ConfigError::BadEndpoint(bad.clone()));
+        }
+        Ok(Connection {
+            endpoints: self.endpoint.clone(),
+            project: self.project.clone().unwrap_or_else(|| "default".to_owned()),
+            token: self.token(env_token)?,
+            tls: self.tls()?,
+        })
+    }
+    /// The two volumes.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if one is missing or both are one.
+    pub fn volumes(&self) -> Result<Volumes, ConfigError> {
+        let given = self.first_given().unwrap_or("nothing");
+        let need = |uuid: Option<VolumeUuid>, flag: &str| {
+            uuid.ok_or(ConfigError::Incomplete { given, missing: flag.to_owned() })
+        };
+        let source = need(self.source_uuid, "--source-uuid")?;
+        let target = need(self.target_uuid, "--target-uuid")?;
+        if source == target {
+            return Err(ConfigError::SameVolume(source));
+        }
+        let (source_device, target_device) =
+            (self.source_device.clone(), self.target_device.clone());
+        Ok(Volumes { source, target, source_device, target_device })
+    }
+    fn token(&self, env_token: Option<String>) -> Result<Token, ConfigError> {
+        match (&self.jwt, &self.jwt_file, &self.jwt_command) {
+            (Some(_), Some(_), _) => Err(ConfigError::Both("--jwt", "--jwt-file")),
+            (Some(_), _, Some(_)) => Err(ConfigError::Both("--jwt", "--jwt-command")),
+            (_, Some(_), Some(_)) => Err(ConfigError::Both("--jwt-file", "--jwt-command")),
+            (Some(token), None, None) => Ok(Token::Flag(Secret(token.clone()))),
+            (None, Some(path), None) => Ok(Token::File(path.clone())),
+            (None, None, Some(command)) => Ok(Token::Command(command.clone())),
+            (None, None, None) => env_token
+                .filter(|token| !token.trim().is_empty())
+                .map(|token| Token::Environment(Secret(token)))
+                .ok_or(ConfigError::NoToken),
+        }
+    }
+    fn tls(&self) -> Result<Tls, ConfigError> {
+        if self.insecure && !self.pin_sha256.is_empty() {
+            return Err(ConfigError::Both("--insecure", "--pin-sha256"));
+        }
+        if self.insecure && self.ca_file.is_some() {
+            return Err(ConfigError::Both("--insecure", "--ca-file"));
+        }
+        let pins = self.pin_sha256.iter().map(|text| pin(text)).collect::<Result<_, _>>()?;
+        Ok(Tls { ca_file: self.ca_file.clone(), pins, insecure: self.insecure })
+    }
+}
+
+/// A SHA-256 in hex, with or without the colons that openssl prints.
+fn pin(text: &str) -> Result<[u8; 32], ConfigError> {
+    let bad = || ConfigError::BadPin(text.to_owned());
+    let digits: Vec<u8> = text.bytes().filter(|&c| c != b':').collect();
+    if digits.len() != 64 {
+        return Err(bad());
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let value = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        *byte = value(pair[0]).zip(value(pair[1])).map(|(hi, lo)| hi << 4 | lo).ok_or_else(bad)?;
+    }
+    Ok(bytes)
+}
+
+fn consent(text: &str) -> Result<String, ConfigError> {
+    if text.len() == 12 && text.bytes().all(|c| c.is_ascii_hexdigit()) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(ConfigError::BadConsent(text.to_owned()))
+    }
+}
+
+/// A size: `64GiB`, `2MiB`, `4096`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Size(pub ByteLen);
+
+/// A time: `180s`, `3m`, `2h`, `500ms`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seconds(pub Duration);
+
+/// The text is no quantity.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadQuantity {
+    /// No size.
+    #[error("`{0}` is no size: 4096, 512KiB, 64MiB, 2GiB, 1TiB")]
+    Size(String),
+    /// No time.
+    #[error("`{0}` is no time: 500ms, 180s, 3m, 8h")]
+    Time(String),
+}
+
+/// `digits` and the factor of the unit that follows them, multiplied.
+fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor = units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor)?;
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+impl FromStr for Size {
+    type Err = BadQuantity;
+    fn from_str(text: &str) -> Result<Size, BadQuantity> {
+        let units =
+            [("", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+        let bytes = quantity(text, &units);
+        bytes
+            .map(|bytes| Size(ByteLen::new(bytes)))
+            .ok_or_else(|| BadQuantity::Size(text.to_owned()))
+    }
+}
+
+impl FromStr for Seconds {
+    type Err = BadQuantity;
+    fn from_str(text: &str) -> Result<Seconds, BadQuantity> {
+        let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+        let millis = quantity(text, &units);
+        millis
+            .map(|millis| Seconds(Duration::from_millis(millis)))
+            .ok_or_else(|| BadQuantity::Time(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,91 @@
+//! Signals: the first asks the run to stop and clean up, the second leaves at once.
+
+use super::exit::Exit;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Whether, and by which signal, this process was asked to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    flag: AtomicBool,
+    signal: AtomicI32,
+    /// What removes what an impatient user leaves behind.
+    cleanup: Mutex<Option<String>>,
+}
+
+impl Stop {
+    /// Listens to SIGINT, SIGTERM and SIGHUP from now on.
+    ///
+    /// # Errors
+    /// If the handlers cannot be installed.
+    pub fn listen() -> std::io::Result<Stop> {
+        let stop = Stop::default();
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let heard = stop.clone();
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            for signal in signals.forever() {
+                heard.hear(signal);
+            }
+        })?;
+        Ok(stop)
+    }
+    /// The flag that waits and copies look at.
+    pub fn flag(&self) -> &AtomicBool {
+        &self.shared.flag
+    }
+    /// How the run ends if a signal ended it.
+    pub fn exit(&self) -> Option<Exit> {
+        match self.shared.signal.load(Ordering::Relaxed) {
+            0 => None,
+            SIGINT => Some(Exit::Interrupted),
+            _ => Some(Exit::Terminated),
+        }
+    }
+    /// From now on something is left behind if this process leaves at once; this removes it.
+    pub fn on_second(&self, cleanup: String) {
+        *self.shared.cleanup.lock().unwrap_or_else(PoisonError::into_inner) = Some(cleanup);
+    }
+    fn hear(&self, signal: i32) {
+        let first =
+            self.shared.signal.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed);
+        // Losing a message on a closed standard error is fine; failing over it is not.
+        let say = |text: &str| drop(writeln!(std::io::stderr(), "{text}"));
+        let cleanup = self.shared.cleanup.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if first.is_ok() {
+            self.shared.flag.store(true, Ordering::Relaxed);
+            if cleanup.is_some() {
+                say("stopping: deleting this run's snapshots (once more to leave them)");
+            }
+            return;
+        }
+        if let Some(command) = cleanup {
+            say(&format!("left at once; to remove what is left: {command}"));
+        }
+        std::process::exit(i32::from(self.exit().unwrap_or(Exit::Interrupted).code()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_signal_sets_the_flag_and_names_the_exit() {
+        let stop = Stop::default();
+        assert_eq!(stop.exit(), None);
+        stop.hear(SIGTERM);
+        assert!(stop.flag().load(Ordering::Relaxed));
+        assert_eq!(stop.exit(), Some(Exit::Terminated));
+        let stop = Stop::default();
+        stop.hear(SIGINT);
+        assert_eq!(stop.exit(), Some(Exit::Interrupted));
+    }
+}

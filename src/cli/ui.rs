@@ -1,0 +1,137 @@
+//! How this process talks to its user: streams, colour, progress. Only here is the environment
+//! asked about terminals.
+
+use super::args::{Form, OutputArgs, ProgressArg, When};
+use crate::report::{Progress, ProgressKind, Style};
+use rustix::termios::tcgetwinsize;
+use serde::Serialize;
+use std::io::{IsTerminal, Write};
+
+/// Width where none is known.
+const COLUMNS: usize = 80;
+
+/// What is known of the surroundings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Surroundings {
+    /// Standard output is a terminal.
+    pub stdout_terminal: bool,
+    /// Standard error is a terminal of this many columns.
+    pub stderr_columns: Option<usize>,
+    /// NO_COLOR is set (and not empty, as no-color.org wants it).
+    pub no_color: bool,
+    /// A CI system runs this: its pseudo-terminals are not looked at live.
+    pub ci: bool,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    pub fn look() -> Surroundings {
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let stderr = std::io::stderr();
+        let width = || tcgetwinsize(&stderr).map_or(0, |size| usize::from(size.ws_col));
+        let columns = || Some(width()).filter(|&columns| columns > 0).unwrap_or(COLUMNS);
+        Surroundings {
+            stdout_terminal: std::io::stdout().is_terminal() && !dumb,
+            stderr_columns: (stderr.is_terminal() && !dumb).then(columns),
+            no_color: is_set("NO_COLOR"),
+            ci: is_set("CI") || is_set("GITHUB_ACTIONS"),
+        }
+    }
+    fn progress(self, wanted: ProgressArg) -> ProgressKind {
+        match (wanted, self.stderr_columns) {
+            (ProgressArg::None, _) => ProgressKind::None,
+            (ProgressArg::Auto, Some(columns)) if !self.ci => ProgressKind::Spinner { columns },
+            (ProgressArg::Spinner, Some(columns)) => ProgressKind::Spinner { columns },
+            // Cursor codes never go to a file or pipe, even when asked for.
+            (ProgressArg::Auto | ProgressArg::Spinner | ProgressArg::Lines, _) => {
+                ProgressKind::Lines
+            }
+        }
+    }
+    fn color(self, wanted: When) -> bool {
+        match wanted {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => self.stdout_terminal && !self.no_color,
+        }
+    }
+}
+
+/// The user's side of a command.
+pub struct Ui {
+    out: Box<dyn Write + Send>,
+    err: Box<dyn Write + Send>,
+    /// Form of the results.
+    pub form: Form,
+    /// How screens look.
+    pub style: Style,
+    progress: ProgressKind,
+}
+
+impl Ui {
+    /// Standard output and error of this process.
+    pub fn standard(args: &OutputArgs, around: Surroundings, verbose: bool) -> Ui {
+        let progress = if args.quiet { ProgressKind::None } else { around.progress(args.progress) };
+        let style = Style { color: around.color(args.color), verbose, quiet: args.quiet };
+        let (out, err) = (Box::new(std::io::stdout()), Box::new(std::io::stderr()));
+        Ui { out, err, form: args.output, style, progress }
+    }
+    /// Standard output and error, plain, for commands without output flags.
+    pub fn plain() -> Ui {
+        let (out, err) = (Box::new(std::io::stdout()), Box::new(std::io::stderr()));
+        let (form, style, progress) = (Form::Text, Style::default(), ProgressKind::None);
+        Ui { out, err, form, style, progress }
+    }
+    /// Where results go.
+    pub fn out(&mut self) -> &mut (dyn Write + Send) {
+        &mut *self.out
+    }
+    /// A progress display on standard error.
+    pub fn progress(&self) -> Progress {
+        Progress::start(self.progress, Box::new(std::io::stderr()))
+    }
+    /// One line of results. A closed output is not an error of the run.
+    pub fn print(&mut self, line: &str) {
+        let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
+    }
+    /// One line of results as JSON.
+    pub fn json(&mut self, line: &impl Serialize) {
+        match serde_json::to_string(line) {
+            Ok(text) => self.print(&text),
+            Err(error) => self.say(&format!("cannot encode a result: {error}")),
+        }
+    }
+    /// One line beside the results: progress, warnings, mistakes.
+    pub fn say(&mut self, line: &str) {
+        let _ = writeln!(self.err, "{line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursor_codes_go_to_terminals_only() {
+        let piped = Surroundings::default();
+        for wanted in [ProgressArg::Auto, ProgressArg::Spinner, ProgressArg::Lines] {
+            assert_eq!(piped.progress(wanted), ProgressKind::Lines);
+        }
+        assert_eq!(piped.progress(ProgressArg::None), ProgressKind::None);
+        let terminal = Surroundings { stderr_columns: Some(100), ..piped };
+        assert_eq!(terminal.progress(ProgressArg::Auto), ProgressKind::Spinner { columns: 100 });
+        let ci = Surroundings { ci: true, ..terminal };
+        assert_eq!(ci.progress(ProgressArg::Auto), ProgressKind::Lines);
+    }
+
+    #[test]
+    fn colour_needs_a_terminal_without_no_color_unless_forced() {
+        let terminal = Surroundings { stdout_terminal: true, ..Surroundings::default() };
+        assert!(terminal.color(When::Auto));
+        assert!(!Surroundings { no_color: true, ..terminal }.color(When::Auto));
+        assert!(!Surroundings::default().color(When::Auto));
+        assert!(Surroundings::default().color(When::Always));
+        assert!(!terminal.color(When::Never));
+    }
+}

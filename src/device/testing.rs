@@ -1,0 +1,167 @@
+//! What the tests of this folder share: a sysfs made of files, and real loop devices.
+//!
+//! Everything made here is taken away by its own `Drop`, and only that.
+
+use super::host::{Dev, Host, block_dev};
+use super::ioctl;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A sysfs tree made of plain files.
+pub(crate) struct FakeSysfs {
+    root: TempDir,
+}
+
+/// One device folder of a [`FakeSysfs`].
+pub(crate) struct FakeDisk {
+    root: PathBuf,
+    dir: PathBuf,
+}
+
+impl FakeSysfs {
+    pub(crate) fn new() -> FakeSysfs {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        fs::create_dir_all(root.path().join("dev/block")).expect("folders");
+        fs::create_dir_all(root.path().join("block")).expect("folders");
+        FakeSysfs { root }
+    }
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+    pub(crate) fn disk(&self, name: &str, dev: (u32, u32)) -> FakeDisk {
+        FakeDisk::make(self.root(), self.root().join("block").join(name), dev)
+    }
+    /// The disk that stands for a real device.
+    pub(crate) fn disk_of(&self, name: &str, device: &LoopDevice) -> FakeDisk {
+        let dev = device.dev();
+        self.disk(name, (dev.major, dev.minor))
+    }
+    /// A machine with this sysfs and its real mounts.
+    pub(crate) fn host(&self) -> Host {
+        Host { sysfs: self.root().to_owned(), ..Host::default() }
+    }
+}
+
+impl FakeDisk {
+    fn make(root: &Path, dir: PathBuf, (major, minor): (u32, u32)) -> FakeDisk {
+        fs::create_dir_all(&dir).expect("a folder");
+        let link = root.join("dev/block").join(format!("{major}:{minor}"));
+        symlink(&dir, link).expect("a link");
+        let disk = FakeDisk { root: root.to_owned(), dir };
+        disk.attribute("dev", &format!("{major}:{minor}\n"));
+        disk
+    }
+    pub(crate) fn attribute(&self, name: &str, value: &str) -> &FakeDisk {
+        let file = self.dir.join(name);
+        fs::create_dir_all(file.parent().expect("a parent")).expect("a folder");
+        fs::write(file, value).expect("an attribute");
+        self
+    }
+    pub(crate) fn holder(&self, name: &str) -> &FakeDisk {
+        fs::create_dir_all(self.dir.join("holders").join(name)).expect("a holder");
+        self
+    }
+    pub(crate) fn part(&self, name: &str, number: u32, dev: (u32, u32)) -> FakeDisk {
+        let part = FakeDisk::make(&self.root, self.dir.join(name), dev);
+        part.attribute("partition", &format!("{number}\n"));
+        part
+    }
+}
+
+/// A real loop device on a temporary file; the kernel detaches it when the last opener is gone.
+pub(crate) struct LoopDevice {
+    path: PathBuf,
+    /// Keeps it attached.
+    _open: File,
+    _backing: tempfile::NamedTempFile,
+}
+
+impl LoopDevice {
+    /// A loop device of `mib` MiB with non-zero contents, or `None` with the reason printed.
+    pub(crate) fn attach(mib: u64) -> Option<LoopDevice> {
+        LoopDevice::named(mib, "")
+    }
+
+    /// As [`LoopDevice::attach`], with `name` in the name of the file behind it.
+    pub(crate) fn named(mib: u64, name: &str) -> Option<LoopDevice> {
+        if !rustix::process::geteuid().is_root() {
+            return skip("loop devices need root");
+        }
+        let backing = tempfile::Builder::new()
+            .prefix(&format!("lbaudit-test-{name}-"))
+            .tempfile()
+            .expect("a temporary file");
+        fill(backing.path(), mib << 20);
+        let file = File::options().read(true).write(true).open(backing.path()).expect("the file");
+        for _ in 0..50 {
+            match try_attach(&file) {
+                Ok((path, open)) => {
+                    return Some(LoopDevice { path, _open: open, _backing: backing });
+                }
+                // Somebody else took the free one first.
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+                Err(error) => return skip(&format!("no loop device to be had: {error}")),
+            }
+        }
+        skip("every free loop device was taken by somebody else")
+    }
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+    pub(crate) fn dev(&self) -> Dev {
+        block_dev(&self.path).expect("a loop device")
+    }
+    pub(crate) fn hash(&self) -> String {
+        hash(&self.path)
+    }
+}
+
+fn try_attach(backing: &File) -> io::Result<(PathBuf, File)> {
+    let control = File::options().read(true).write(true).open("/dev/loop-control")?;
+    let path = PathBuf::from(format!("/dev/loop{}", ioctl::loop_get_free(&control)?));
+    let device = File::options().read(true).write(true).open(&path)?;
+    ioctl::loop_configure(&device, backing, 4096)?;
+    Ok((path, device))
+}
+
+/// Bytes that repeat with no LBA, so that a moved block is seen.
+pub(crate) fn fill(path: &Path, len: u64) {
+    let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8 ^ (at >> 12) as u8).collect();
+    fs::write(path, bytes).expect("contents");
+}
+
+/// SHA-256 of everything at `path`.
+pub(crate) fn hash(path: &Path) -> String {
+    let mut file = File::open(path).expect("it opens");
+    let mut hasher = Sha256::new();
+    let mut buf = vec![0; 1 << 20];
+    loop {
+        let len = io::Read::read(&mut file, &mut buf).expect("it reads");
+        if len == 0 {
+            return format!("{:x?}", hasher.finalize().as_slice());
+        }
+        hasher.update(&buf[..len]);
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+pub(crate) fn skip<T>(why: &str) -> Option<T> {
+    eprintln!("skipped: {why}");
+    None
+}
+
+/// Runs a system tool; `false`, with the reason printed, if it is missing or fails.
+pub(crate) fn tool(name: &str, args: &[&std::ffi::OsStr]) -> bool {
+    match std::process::Command::new(name).args(args).output() {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            let why = String::from_utf8_lossy(&output.stderr).into_owned();
+            skip::<()>(&format!("{name}: {why}")).is_some()
+        }
+        Err(error) => skip::<()>(&format!("{name}: {error}")).is_some(),
+    }
+}

@@ -1,0 +1,174 @@
+//! Machine-readable results: one object a line (`cli.md`, "Stable for scripts"). Fields are only
+//! ever added; a changed meaning raises `v`.
+
+use super::violation::violation_lines;
+use super::{Reporter, RunEnd, RunHeader};
+use crate::engine::Event;
+use crate::suite::{Outcome, SuiteSummary, TestResult};
+use serde::Serialize;
+use std::io::Write;
+
+/// Version of these lines.
+const VERSION: u32 = 1;
+
+/// Writes one line for each test and one for the run. A closed output ends the writing, not the run.
+pub struct JsonLines<'w> {
+    out: &'w mut dyn Write,
+    broken: bool,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Line<'a> {
+    RunStarted {
+        version: &'a str,
+        target: &'a str,
+        endpoint: &'a str,
+        source: &'a str,
+        copy: &'a str,
+        policy: String,
+        tests: usize,
+        notes: Vec<&'a str>,
+    },
+    TestFinished {
+        name: &'a str,
+        number: usize,
+        result: &'static str,
+        seconds: f64,
+        kinds: Vec<&'static str>,
+        notes: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mib_per_s: Option<f64>,
+    },
+    RunFinished {
+        passed: usize,
+        failed: usize,
+        errors: usize,
+        not_applicable: usize,
+        seconds: f64,
+        exit_code: u8,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        report: Option<String>,
+    },
+}
+
+#[derive(Serialize)]
+struct Versioned<'a> {
+    v: u32,
+    #[serde(flatten)]
+    line: Line<'a>,
+}
+
+impl<'w> JsonLines<'w> {
+    /// Lines on `out`.
+    pub fn new(out: &'w mut dyn Write) -> JsonLines<'w> {
+        JsonLines { out, broken: false }
+    }
+    fn print(&mut self, line: Line<'_>) {
+        if self.broken {
+            return;
+        }
+        let encoded = serde_json::to_string(&Versioned { v: VERSION, line });
+        let written = encoded.map_err(std::io::Error::from).and_then(|text| {
+            self.out.write_all(text.as_bytes())?;
+            self.out.write_all(b"\n")?;
+            self.out.flush()
+        });
+        self.broken = written.is_err();
+    }
+}
+
+/// What a test's line says besides its result: violations first, then the notes.
+fn notes(result: &TestResult) -> Vec<String> {
+    let mut notes = match &result.outcome {
+        Outcome::Pass => Vec::new(),
+        Outcome::Fail(violations) => violations.iter().flat_map(violation_lines).collect(),
+        Outcome::Error(why) => vec![format!("could not test: {why}")],
+        Outcome::NotApplicable(why) => vec![format!("not applicable: {why}")],
+    };
+    notes.extend(result.notes.iter().cloned());
+    notes
+}
+
+impl Reporter for JsonLines<'_> {
+    fn begin(&mut self, header: &RunHeader) {
+        let notes = header.warnings.iter().chain(&header.remarks).map(String::as_str).collect();
+        self.print(Line::RunStarted {
+            version: &header.version,
+            target: &header.target,
+            endpoint: &header.endpoint,
+            source: &header.source,
+            copy: &header.copy,
+            policy: header.policy.to_string(),
+            tests: header.tests,
+            notes,
+        });
+    }
+    fn test_started(&mut self, _number: usize, _name: &str) {}
+    fn event(&mut self, _event: &Event) {}
+    fn test_finished(&mut self, result: &TestResult) {
+        self.print(Line::TestFinished {
+            name: result.name,
+            number: result.number,
+            result: match result.outcome {
+                Outcome::Pass => "pass",
+                Outcome::Fail(_) => "fail",
+                Outcome::Error(_) => "error",
+                Outcome::NotApplicable(_) => "not_applicable",
+            },
+            seconds: result.took.as_secs_f64(),
+            kinds: result.kinds().iter().map(|kind| kind.name()).collect(),
+            notes: notes(result),
+            mib_per_s: result.mib_per_s,
+        });
+    }
+    fn run_finished(&mut self, summary: &SuiteSummary, end: &RunEnd) {
+        let (passed, failed, errors, not_applicable) = summary.counts();
+        self.print(Line::RunFinished {
+            passed,
+            failed,
+            errors,
+            not_applicable,
+            seconds: summary.took.as_secs_f64(),
+            exit_code: end.exit_code,
+            report: end.report.as_ref().map(|path| path.display().to_string()),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::{Kind, Violation};
+    use std::time::Duration;
+
+    #[test]
+    fn lines_are_exactly_those_scripts_rely_on() {
+        let mut out = Vec::new();
+        let mut lines = JsonLines::new(&mut out);
+        let violation = Violation::new(Kind::Missed, "LBA 3 is not reported");
+        let result = TestResult {
+            number: 1,
+            name: "no_change_diff",
+            outcome: Outcome::Fail(vec![violation]),
+            took: Duration::from_millis(120),
+            notes: vec!["diff returned 0 lbaRange(s)".to_owned()],
+            mib_per_s: None,
+        };
+        lines.test_finished(&result);
+        let summary = SuiteSummary {
+            results: vec![result],
+            took: Duration::from_millis(6_100),
+            interrupted: false,
+        };
+        lines.run_finished(&summary, &RunEnd { exit_code: 1, report: None });
+        let text = String::from_utf8(out).expect("JSON is UTF-8");
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [
+                r#"{"v":1,"event":"test_finished","name":"no_change_diff","number":1,"result":"fail","seconds":0.12,"kinds":["missed"],"notes":["missed (data loss): LBA 3 is not reported","diff returned 0 lbaRange(s)"]}"#,
+                r#"{"v":1,"event":"run_finished","passed":0,"failed":1,"errors":0,"not_applicable":0,"seconds":6.1,"exit_code":1}"#,
+            ]
+        );
+    }
+}

@@ -1,0 +1,67 @@
+//! Reporters: they consume headers, events and results, and print. Nothing here decides anything.
+//!
+//! [`Console`] is the original suite's screen, [`JsonLines`] its machine-readable twin, [`junit`]
+//! the file for CI. Not covered: reports over many runs and the HTML report.
+
+mod console;
+mod jsonl;
+mod junit;
+mod spinner;
+mod violation;
+
+pub use console::{Console, Style};
+pub use jsonl::JsonLines;
+pub use junit::junit;
+pub use spinner::{Progress, ProgressKind};
+pub use violation::violation_lines;
+
+use crate::block::Policy;
+use crate::engine::Event;
+use crate::suite::{SuiteSummary, TestResult};
+use std::path::PathBuf;
+
+/// What a run is about, as every report says it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunHeader {
+    /// Version of this program.
+    pub version: String,
+    /// Kind of target: `simulator`, `qemu` or `array`.
+    pub target: String,
+    /// Where its control plane answers.
+    pub endpoint: String,
+    /// The source volume, with its device.
+    pub source: String,
+    /// The target volume, with its device.
+    pub copy: String,
+    /// How over-reporting is judged.
+    pub policy: Policy,
+    /// How many tests will run.
+    pub tests: usize,
+    /// What else the reader must know: page limit, missing capabilities.
+    pub remarks: Vec<String>,
+    /// What weakens the run and must stand out: TLS not verified.
+    pub warnings: Vec<String>,
+}
+
+/// How a run ended, for reports.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunEnd {
+    /// What the process will answer.
+    pub exit_code: u8,
+    /// Where the run's files are, if there are any.
+    pub report: Option<PathBuf>,
+}
+
+/// Somebody who is told what happens.
+pub trait Reporter {
+    /// A run begins.
+    fn begin(&mut self, header: &RunHeader);
+    /// A test begins.
+    fn test_started(&mut self, number: usize, name: &str);
+    /// Something happened in the running test.
+    fn event(&mut self, event: &Event);
+    /// A test ended.
+    fn test_finished(&mut self, result: &TestResult);
+    /// The run ended.
+    fn run_finished(&mut self, summary: &SuiteSummary, end: &RunEnd);
+}

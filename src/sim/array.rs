@@ -1,0 +1,649 @@
+//! The control plane: volumes, snapshots and their lives, diffs, rollback, resize, restart.
+
+use super::bugs::{Bug, BugSet};
+use super::diff::Ask;
+use super::store::Store;
+use super::tracking::{CHUNK, Origin, Preload};
+use super::volume::{NewVolume, SimDevice, VolumeCell, no_volume};
+use super::{SimConfig, SimError, SimPage, SimSnapshotInfo, SimSnapshotState, SimVolumeInfo};
+use crate::array::Clock;
+use crate::block::{CloneFullDiff, LbaCount, RollbackKind, SnapshotUuid, VolumeUuid};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A simulated array. Clones are handles on the same array; any thread may use them.
+#[derive(Clone)]
+pub struct SimArray {
+    shared: Arc<Shared>,
+}
+
+/// Everything behind the handles. Lock order: `state`, then one volume.
+pub(super) struct Shared {
+    pub(super) config: SimConfig,
+    pub(super) bugs: BugSet,
+    pub(super) clock: Arc<dyn Clock + Send + Sync>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    volumes: BTreeMap<VolumeUuid, Arc<VolumeCell>>,
+    snapshots: HashMap<SnapshotUuid, Snapshot>,
+    snapshot_names: HashMap<String, SnapshotUuid>,
+    /// Rollbacks that fork: the snapshot gone back to and the first number after the rollback.
+    forks: Vec<Fork>,
+    /// Numbers everything this array ever made: volumes, snapshots, identities.
+    last_number: u64,
+    /// How many snapshots were made, and how many epochs dead volumes had (planted bugs).
+    snapshots_made: u64,
+    dead_epochs: HashMap<VolumeUuid, usize>,
+}
+
+/// After a forking rollback, a volume's snapshots cut after `to` and before `at` are on a dead branch.
+struct Fork {
+    volume_number: u64,
+    to: u64,
+    at: u64,
+}
+
+struct Snapshot {
+    uuid: SnapshotUuid,
+    name: String,
+    cell: Arc<VolumeCell>,
+    /// Its number: cuts are ordered by it.
+    cut: u64,
+    len_lbas: u64,
+    created: Duration,
+    available_at: Duration,
+    /// Set once it is deleted: when it will be gone.
+    gone_at: Option<Duration>,
+}
+
+/// Longer than any run: what never happens is due then.
+const NEVER: Duration = Duration::MAX;
+
+/// Spreads the bits of a number (the finaliser of splitmix64).
+pub(super) const fn mix(number: u64) -> u64 {
+    let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// A random-looking version 4 UUID, equal for equal seeds and calls.
+    fn identity(&mut self, seed: u64) -> u128 {
+        let number = self.number();
+        let (high, low) = (mix(seed ^ mix(number)), mix(seed ^ mix(!number)));
+        let bits = u128::from(high) << 64 | u128::from(low);
+        bits & !(0xf << 76) & !(0b11 << 62) | 4 << 76 | 0b10 << 62
+    }
+
+    fn volume(&self, uuid: VolumeUuid) -> Result<&Arc<VolumeCell>, SimError> {
+        self.volumes.get(&uuid).ok_or_else(|| no_volume(uuid))
+    }
+
+    /// A snapshot that is not gone.
+    fn snapshot(&self, uuid: SnapshotUuid, now: Duration) -> Result<&Snapshot, SimError> {
+        let found = self.snapshots.get(&uuid).filter(|snapshot| !snapshot.is_gone(now));
+        found.ok_or_else(|| SimError::NotFound(format!("snapshot {uuid} not found")))
+    }
+
+    /// A snapshot that answers diffs and reads.
+    fn usable(&self, uuid: SnapshotUuid, now: Duration) -> Result<&Snapshot, SimError> {
+        let snapshot = self.snapshot(uuid, now)?;
+        match snapshot.state(now) {
+            SimSnapshotState::Available | SimSnapshotState::Creating => Ok(snapshot),
+            SimSnapshotState::Deleting => {
+                Err(SimError::NotFound(format!("snapshot {uuid} is being deleted")))
+            }
+        }
+    }
+
+    fn drop_gone(&mut self, now: Duration) {
+        self.snapshots.retain(|_, snapshot| !snapshot.is_gone(now));
+        let snapshots = &self.snapshots;
+        self.snapshot_names.retain(|_, uuid| snapshots.contains_key(uuid));
+    }
+
+    /// Whether a forking rollback lies between the two cuts.
+    fn straddles_fork(&self, base: &Snapshot, snap: &Snapshot) -> bool {
+        let dead = |fork: &Fork| {
+            fork.volume_number == snap.cell.number
+                && (fork.to + 1..fork.at).contains(&base.cut)
+                && fork.at < snap.cut
+        };
+        self.forks.iter().any(dead)
+    }
+}
+
+impl Snapshot {
+    fn is_gone(&self, now: Duration) -> bool {
+        self.gone_at.is_some_and(|at| at <= now)
+    }
+
+    fn state(&self, now: Duration) -> SimSnapshotState {
+        if self.gone_at.is_some() {
+            SimSnapshotState::Deleting
+        } else if now < self.available_at {
+            SimSnapshotState::Creating
+        } else {
+            SimSnapshotState::Available
+        }
+    }
+
+    fn info(&self, now: Duration, block_bytes: u64) -> SimSnapshotInfo {
+        SimSnapshotInfo {
+            uuid: self.uuid,
+            name: self.name.clone(),
+            state: self.state(now),
+            volume: self.cell.uuid,
+            volume_name: self.cell.name.clone(),
+            len: LbaCount::new(self.len_lbas),
+            size_bytes: self.len_lbas * block_bytes,
+            created: self.created,
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every volume there is.
+    pub(super) fn cells(&self) -> Vec<Arc<VolumeCell>> {
+        self.state().volumes.values().cloned().collect()
+    }
+
+    fn block_bytes(&self) -> u64 {
+        self.config.block.bytes()
+    }
+}
+
+impl SimArray {
+    /// An array without volumes. `clock` decides when delayed things happen.
+    pub fn new(config: SimConfig, clock: Arc<dyn Clock + Send + Sync>) -> SimArray {
+        let bugs = BugSet::of(&config.bugs);
+        SimArray { shared: Arc::new(Shared { config, bugs, clock, state: Mutex::default() }) }
+    }
+
+    /// How this array behaves.
+    pub fn config(&self) -> &SimConfig {
+        &self.shared.config
+    }
+
+    /// The time that delays are measured by.
+    pub fn clock(&self) -> &Arc<dyn Clock + Send + Sync> {
+        &self.shared.clock
+    }
+
+    /// A volume name that is not in use.
+    pub(super) fn free_name(&self, kind: &str) -> String {
+        let number = self.shared.state().number();
+        format!("{kind}-{number}")
+    }
+
+    /// Creates a volume of zeros. `uuid` asks for that identity, which must not be in use.
+    ///
+    /// # Errors
+    /// [`SimError::Conflict`] when the name or the identity is taken, [`SimError::BadRequest`] when
+    /// the size is zero or has 2^64 bytes or more.
+    pub fn create_volume(
+        &self,
+        name: &str,
+        len: LbaCount,
+        uuid: Option<VolumeUuid>,
+    ) -> Result<VolumeUuid, SimError> {
+        let mut state = self.shared.state();
+        check_len(len, self.shared.block_bytes())?;
+        if state.volumes.values().any(|cell| cell.name == name) {
+            return Err(SimError::Conflict(format!("volume name `{name}` is in use")));
+        }
+        let made = state.identity(self.shared.config.seed);
+        let uuid = uuid.unwrap_or(VolumeUuid::from_u128(made));
+        if state.volumes.contains_key(&uuid) {
+            return Err(SimError::Conflict(format!("volume {uuid} exists")));
+        }
+        let freezes = !self.shared.bugs.has(Bug::SnapshotNotFrozen);
+        let new = NewVolume {
+            uuid,
+            name: name.to_owned(),
+            source_snapshot: None,
+            created: self.shared.clock.now(),
+            number: state.number(),
+            len_lbas: len.get(),
+            store: Store::new(self.shared.config.block.get(), freezes),
+            origin: Origin::default(),
+        };
+        let cell = new.build(self.shared.bugs);
+        if let Some(&epochs) = state.dead_epochs.get(&uuid) {
+            cell.write().tracking.inherit_epochs(epochs);
+        }
+        state.volumes.insert(uuid, Arc::new(cell));
+        Ok(uuid)
+    }
+
+    /// One volume.
+    pub fn volume(&self, uuid: VolumeUuid) -> Option<SimVolumeInfo> {
+        let cell = self.shared.state().volumes.get(&uuid).cloned()?;
+        Some(self.volume_info(&cell))
+    }
+
+    /// Every volume, oldest first.
+    pub fn volumes(&self) -> Vec<SimVolumeInfo> {
+        let mut cells = self.shared.cells();
+        cells.sort_by_key(|cell| cell.number);
+        cells.iter().map(|cell| self.volume_info(cell)).collect()
+    }
+
+    fn volume_info(&self, cell: &VolumeCell) -> SimVolumeInfo {
+        let len_lbas = cell.read().len_lbas;
+        SimVolumeInfo {
+            uuid: cell.uuid,
+            name: cell.name.clone(),
+            len: LbaCount::new(len_lbas),
+            size_bytes: len_lbas * self.shared.block_bytes(),
+            block: self.shared.config.block,
+            source_snapshot: cell.source_snapshot,
+            created: cell.created,
+        }
+    }
+
+    /// Deletes a volume; its snapshots stay and still answer (`lightbits-api.md` section 4).
+    ///
+    /// # Errors
+    /// [`SimError::NotFound`].
+    pub fn delete_volume(&self, uuid: VolumeUuid) -> Result<(), SimError> {
+        let mut state = self.shared.state();
+        let cell = state.volumes.remove(&uuid).ok_or_else(|| no_volume(uuid))?;
+        let mut volume = cell.write();
+        volume.deleted = true;
+        if self.shared.bugs.has(Bug::RebornIdInherits) {
+            state.dead_epochs.insert(uuid, volume.tracking.links.len());
+        }
+        Ok(())
+    }
+
+    /// The data plane of a volume.
+    ///
+    /// # Errors
+    /// [`SimError::NotFound`].
+    pub fn device(&self, volume: VolumeUuid) -> Result<SimDevice, SimError> {
+        let cell = Arc::clone(self.shared.state().volume(volume)?);
+        Ok(SimDevice { shared: Arc::clone(&self.shared), cell })
+    }
+
+    /// Marks a pattern of LBAs as written before the first snapshot, without contents.
+    ///
+    /// # Errors
+    /// [`SimError::NotFound`], and [`SimError::Conflict`] when the volume has snapshots already.
+    pub fn preload(&self, volume: VolumeUuid, preload: Preload) -> Result<(), SimError> {
+        let cell = Arc::clone(self.shared.state().volume(volume)?);
+        let mut volume = cell.write();
+        if !volume.tracking.links.is_empty() {
+            return Err(SimError::Conflict("a volume with snapshots cannot be preloaded".into()));
+        }
+        volume.tracking.origin.preload = Some((preload, volume.len_lbas));
+        Ok(())
+    }
+
+    /// Cuts a snapshot now; it is Available after the configured delay.
+    ///
+    /// # Errors
+    /// [`SimError::NotFound`]; [`SimError::Conflict`] when the name is in use; [`SimError::Busy`]
+    /// while another snapshot of the volume is Creating.
+    pub fn create_snapshot(
+        &self,
+        volume: VolumeUuid,
+        name: &str,
+    ) -> Result<SimSnapshotInfo, SimError> {
+        let shared = &*self.shared;
+        let now = shared.clock.now();
+        let mut state = shared.state();
+        let cell = Arc::clone(state.volume(volume)?);
+        if let Some(&other) = state.snapshot_names.get(name)
+            && state.snapshot(other, now).is_ok()
+        {
+            return Err(SimError::Conflict(format!("snapshot name `{name}` is in use")));
+        }
+        let mut locked = cell.write();
+        if now < locked.creating_until {
+            return Err(SimError::Busy(format!(
+                "another snapshot of volume {volume} is being created"
+            )));
+        }
+        let uuid = SnapshotUuid::from_u128(state.identity(shared.config.seed));
+        let cut = state.number();
+        let len_lbas = locked.len_lbas;
+        locked.tracking.cut(cut, len_lbas);
+        locked.store.cut(cut);
+        locked.creating_until = now + shared.config.create_delay;
+        let stuck = shared.bugs.has(Bug::CreateNeverAvailable) && state.takes_stuck_turn();
+        let available_at = if stuck { NEVER } else { locked.creating_until };
+        drop(locked);
+        let name = name.to_owned();
+        let snapshot =
+            Snapshot { uuid, name, cell, cut, len_lbas, created: now, available_at, gone_at: None };
+        let info = snapshot.info(now, shared.block_bytes());
+        state.snapshot_names.insert(info.name.clone(), uuid);
+        state.snapshots.insert(uuid, snapshot);
+        Ok(info)
+    }
+
+    /// One snapshot that is not gone.
+    pub fn snapshot(&self, uuid: SnapshotUuid) -> Option<SimSnapshotInfo> {
+        let now = self.shared.clock.now();
+        let state = self.shared.state();
+        Some(state.snapshot(uuid, now).ok()?.info(now, self.shared.block_bytes()))
+    }
+
+    /// Every snapshot that is not gone, those being deleted included, oldest first.
+    pub fn snapshots(&self) -> Vec<SimSnapshotInfo> {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.state();
+        state.drop_gone(now);
+        let mut found: Vec<&Snapshot> = state.snapshots.values().collect();
+        found.sort_by_key(|snapshot| snapshot.cut);
+        found.iter().map(|snapshot| snapshot.info(now, self.shared.block_bytes())).collect()
+    }
+
+    /// Starts deleting a snapshot; it is gone after the configured delay.
+    ///
+    /// # Errors
+    /// [`SimError::NotFound`] once it is gone, [`SimError::BadRequest`] while it is Deleting,
+    /// [`SimError::Busy`] while it is Creating (`lightbits-api.md` section 4).
+    pub fn delete_snapshot(&self, uuid: SnapshotUuid) -> Result<(), SimError> {
+        let shared = &*self.shared;
+        let now = shared.clock.now();
+        let mut state = shared.state();
+        match state.snapshot(uuid, now)?.state(now) {
+            SimSnapshotState::Available => {}
+            SimSnapshotState::Creating => {
+                return Err(SimError::Busy(format!("snapshot {uuid} is being created")));
+            }
+            SimSnapshotState::Deleting => {
+                return Err(SimError::BadRequest(format!("snapshot {uuid} is being deleted")));
+            }
+        }
+        let Some(snapshot) = state.snapshots.get_mut(&uuid) else { return Ok(()) };
+        let done = now + shared.config.delete_delay;
+        let stays = shared.bugs.has(Bug::DeleteNeverFinishes);
+        snapshot.gone_at = Some(if stays { NEVER } else { done });
+        let mut volume = snapshot.cell.write();
+        volume.deleting_until = volume.deleting_until.max(done);
+        volume.store.forget(snapshot.cut);
+        volume.tracking.forget(snapshot.cut);
+        Ok(())
+    }
+
+    /// One page of the LBAs that changed between the cuts of `base` (or creation) and `snap`, from
+    /// the chunk that holds `offset_lba`.
+    ///
+    /// # Errors
+    /// [`SimError::NotFound`] for a snapshot that is unknown, gone or Deleting;
+    /// [`SimError::BadRequest`] for a base that is not an older snapshot of the same chain, for a
+    /// snapshot still Creating and for an offset past the end.
+    pub fn diff(
+        &self,
+        snap: SnapshotUuid,
+        base: Option<SnapshotUuid>,
+        offset_lba: u64,
+    ) -> Result<SimPage, SimError> {
+        let shared = &*self.shared;
+        let now = shared.clock.now();
+        let state = shared.state();
+        let snapshot = state.usable(snap, now)?;
+        let creating = snapshot.state(now) == SimSnapshotState::Creating;
+        if creating && !shared.config.partial_diff_while_creating {
+            return Err(SimError::BadRequest(format!("snapshot {snap} is being created")));
+        }
+        let base_cut = match base {
+            None => None,
+            Some(base) => match base_cut(&state, shared.bugs, snapshot, base, now) {
+                Ok(cut) => cut,
+                // Planted: what must be refused is answered with nothing.
+                Err(Refusal { planted: true, .. }) => return Ok(SimPage::default()),
+                Err(Refusal { error, .. }) => return Err(error),
+            },
+        };
+        if offset_lba > snapshot.len_lbas {
+            return Err(SimError::BadRequest(format!(
+                "offset {offset_lba} is past the end of snapshot {snap}"
+            )));
+        }
+        let (cell, cut, len_lbas) = (Arc::clone(&snapshot.cell), snapshot.cut, snapshot.len_lbas);
+        // From here on other control calls may run; the volume's own lock keeps its chain whole.
+        let mut volume = cell.write();
+        drop(state);
+        let tracking = &mut volume.tracking;
+        let place = |cut: u64| {
+            let gone = || SimError::NotFound(format!("snapshot {snap} is gone"));
+            tracking.place(cut).ok_or_else(gone)
+        };
+        let limit = usize::try_from(shared.config.page_limit.max(1)).unwrap_or(usize::MAX);
+        let ask = Ask {
+            snap: place(cut)?,
+            base: base_cut.map(place).transpose()?,
+            offset_lba,
+            limit,
+            len_lbas,
+        };
+        if shared.bugs.has(Bug::LegalBaseRefused)
+            && ask.base.is_some_and(|base| base + 1 < ask.snap)
+        {
+            return Err(SimError::BadRequest(format!("base of snapshot {snap} is not adjacent")));
+        }
+        let mut page = tracking.page(ask);
+        if creating {
+            page.ranges.truncate(page.ranges.len() / 2);
+            page.next_offset_lba = 0;
+        }
+        Ok(page)
+    }
+
+    /// Fills `buf` with what the snapshot holds from byte `at`.
+    ///
+    /// # Errors
+    /// [`SimError::NotFound`], and [`SimError::BadRequest`] while it is Creating or past its end.
+    pub fn read_snapshot(
+        &self,
+        uuid: SnapshotUuid,
+        at: u64,
+        buf: &mut [u8],
+    ) -> Result<(), SimError> {
+        let now = self.shared.clock.now();
+        let state = self.shared.state();
+        let snapshot = state.usable(uuid, now)?;
+        if snapshot.state(now) == SimSnapshotState::Creating {
+            return Err(SimError::BadRequest(format!("snapshot {uuid} is being created")));
+        }
+        let end = at.checked_add(buf.len() as u64);
+        if end.is_none_or(|end| end > snapshot.len_lbas * self.shared.block_bytes()) {
+            return Err(SimError::BadRequest(format!("read past the end of snapshot {uuid}")));
+        }
+        let (cell, cut) = (Arc::clone(&snapshot.cell), snapshot.cut);
+        let volume = cell.read();
+        drop(state);
+        volume.store.read_at_cut(cut, at, buf);
+        Ok(())
+    }
+
+    /// Puts a volume back to the contents and size of one of its snapshots.
+    ///
+    /// # Errors
+    /// [`SimError::NotFound`]; [`SimError::BadRequest`] when the snapshot is not one of this
+    /// volume's, is not Available, or this array has no rollback.
+    pub fn rollback(&self, volume: VolumeUuid, to: SnapshotUuid) -> Result<(), SimError> {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.state();
+        let cell = Arc::clone(state.volume(volume)?);
+        let snapshot = state.usable(to, now)?;
+        let fits = Arc::ptr_eq(&snapshot.cell, &cell)
+            && snapshot.state(now) == SimSnapshotState::Available;
+        if !fits || self.shared.config.rollback == RollbackKind::None {
+            return Err(SimError::BadRequest(format!(
+                "volume {volume} cannot be rolled back to snapshot {to}"
+            )));
+        }
+        let (cut, len_lbas) = (snapshot.cut, snapshot.len_lbas);
+        let mut locked = cell.write();
+        locked.store.roll_back(cut);
+        locked.tracking.roll_back(cut);
+        locked.len_lbas = len_lbas;
+        if self.shared.config.rollback == RollbackKind::Forks {
+            let at = state.number();
+            state.forks.push(Fork { volume_number: cell.number, to: cut, at });
+        }
+        Ok(())
+    }
+
+    /// Grows or shrinks a volume; what is shrunk away reads as zeros when it grows back.
+    ///
+    /// # Errors
+    /// [`SimError::NotFound`], and [`SimError::BadRequest`] as for creating.
+    pub fn resize(&self, volume: VolumeUuid, len: LbaCount) -> Result<(), SimError> {
+        let block_bytes = self.shared.block_bytes();
+        check_len(len, block_bytes)?;
+        let cell = Arc::clone(self.shared.state().volume(volume)?);
+        let mut locked = cell.write();
+        let (old, new) = (locked.len_lbas, len.get());
+        if old == new {
+            return Ok(());
+        }
+        locked.tracking.resize(old, new);
+        locked.store.zero(new.min(old) * block_bytes, old * block_bytes);
+        locked.len_lbas = new;
+        Ok(())
+    }
+
+    /// Stops and starts the array: cleanly, or as after a kill. Everything acknowledged survives.
+    pub fn restart(&self, clean: bool) {
+        let state = self.shared.state();
+        let snapshot_cells = state.snapshots.values().map(|snapshot| &snapshot.cell);
+        let mut cells: Vec<_> = state.volumes.values().chain(snapshot_cells).collect();
+        // A volume restarts once, however many snapshots hold it; deleted ones restart too.
+        cells.sort_by_key(|cell| cell.number);
+        cells.dedup_by_key(|cell| cell.number);
+        for cell in cells {
+            cell.write().tracking.restart(clean);
+        }
+    }
+
+    /// Makes a new volume of a snapshot's size and contents and answers its identity.
+    ///
+    /// # Errors
+    /// [`SimError::NotFound`]; [`SimError::BadRequest`] while it is Creating;
+    /// [`SimError::Conflict`] when the name is in use.
+    pub fn clone_snapshot(&self, from: SnapshotUuid, name: &str) -> Result<VolumeUuid, SimError> {
+        let shared = &*self.shared;
+        let now = shared.clock.now();
+        let mut state = shared.state();
+        if state.volumes.values().any(|cell| cell.name == name) {
+            return Err(SimError::Conflict(format!("volume name `{name}` is in use")));
+        }
+        let snapshot = state.usable(from, now)?;
+        if snapshot.state(now) == SimSnapshotState::Creating {
+            return Err(SimError::BadRequest(format!("snapshot {from} is being created")));
+        }
+        let (parent, cut, len_lbas) = (Arc::clone(&snapshot.cell), snapshot.cut, snapshot.len_lbas);
+        let locked = parent.read();
+        let place = locked.tracking.place(cut);
+        let origin = match (shared.config.clone_full_diff, place) {
+            (CloneFullDiff::SinceClone, _) | (_, None) => Origin::default(),
+            (CloneFullDiff::IncludesParent | CloneFullDiff::Unknown, Some(place)) => {
+                locked.tracking.origin_of_clone(place, len_lbas)
+            }
+        };
+        let store = locked.store.clone_at_cut(cut);
+        drop(locked);
+        let uuid = VolumeUuid::from_u128(state.identity(shared.config.seed));
+        let new = NewVolume {
+            uuid,
+            name: name.to_owned(),
+            source_snapshot: Some(from),
+            created: now,
+            number: state.number(),
+            len_lbas,
+            store,
+            origin,
+        };
+        state.volumes.insert(uuid, Arc::new(new.build(shared.bugs)));
+        Ok(uuid)
+    }
+
+    /// Lets the tracking records of the next `writes` writes to a volume fail to be stored: an honest
+    /// array fails those writes.
+    ///
+    /// # Errors
+    /// [`SimError::NotFound`].
+    pub fn fail_tracking_records(&self, volume: VolumeUuid, writes: u32) -> Result<(), SimError> {
+        self.shared.state().volume(volume)?.write().failing_records = writes;
+        Ok(())
+    }
+}
+
+impl State {
+    /// Planted: every fourth snapshot, the first included.
+    fn takes_stuck_turn(&mut self) -> bool {
+        self.snapshots_made += 1;
+        self.snapshots_made % 4 == 1
+    }
+}
+
+/// Why a base cannot be used, and whether a planted bug answers an empty page instead.
+struct Refusal {
+    error: SimError,
+    planted: bool,
+}
+
+/// The cut of the base, if the pair may be asked; `None` when a planted bug takes it for no base.
+fn base_cut(
+    state: &State,
+    bugs: BugSet,
+    snapshot: &Snapshot,
+    base: SnapshotUuid,
+    now: Duration,
+) -> Result<Option<u64>, Refusal> {
+    let refuse = |why: &str, planted: bool| {
+        let error =
+            SimError::BadRequest(format!("base {base} of snapshot {}: {why}", snapshot.uuid));
+        Err(Refusal { error, planted })
+    };
+    let found = match state.usable(base, now) {
+        Ok(found) => found,
+        Err(_) if bugs.has(Bug::DeletedBaseAnswers) => return Ok(None),
+        Err(error) => return Err(Refusal { error, planted: false }),
+    };
+    if found.uuid == snapshot.uuid {
+        return refuse("the same snapshot", bugs.has(Bug::SelfDiffEmpty));
+    }
+    if !Arc::ptr_eq(&found.cell, &snapshot.cell) {
+        return refuse("not on the same chain", bugs.has(Bug::ForeignBaseAnswers));
+    }
+    if found.cut > snapshot.cut {
+        return refuse("newer than the snapshot", bugs.has(Bug::ReversedEndsEmpty));
+    }
+    if state.straddles_fork(found, snapshot) {
+        return refuse("not on the same chain", false);
+    }
+    if found.state(now) == SimSnapshotState::Creating {
+        return refuse("still being created", false);
+    }
+    Ok(Some(found.cut))
+}
+
+fn check_len(len: LbaCount, block_bytes: u64) -> Result<(), SimError> {
+    // One chunk of slack keeps `64 * chunk` and byte arithmetic inside 64 bits everywhere.
+    let bytes = len.get().checked_add(CHUNK).and_then(|lbas| lbas.checked_mul(block_bytes));
+    if len == LbaCount::ZERO || bytes.is_none() {
+        return Err(SimError::BadRequest(format!("a volume cannot have {len} LBAs")));
+    }
+    Ok(())
+}
