@@ -11,10 +11,13 @@
 mod array;
 mod bugs;
 mod diff;
+pub mod jwt;
 mod port;
 mod store;
+pub mod tls;
 mod tracking;
 mod volume;
+pub mod wire;
 
 pub use array::SimArray;
 pub use bugs::{Bug, BugSpec};
