@@ -16,10 +16,17 @@ mod store;
 mod tracking;
 mod volume;
 
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod twin;
+#[cfg(test)]
+mod witness;
+
 pub use array::SimArray;
 pub use bugs::{Bug, BugSpec};
 pub use tracking::Preload;
-pub use volume::SimDevice;
+pub use volume::{SimDevice, SimIoError};
 
 use crate::block::{BlockSize, CloneFullDiff, LbaCount, RollbackKind, SnapshotUuid, VolumeUuid};
 use std::time::Duration;
