@@ -6,19 +6,37 @@
 //! let an error in it cancel out. Planted [`Bug`]s are small deviations at the one place where the
 //! honest code does it right.
 //!
-//! Not covered: JSON, HTTP, tokens, TLS, attaching volumes as devices, legal freedoms.
+//! [`server`] serves it over HTTPS with the management API's own JSON ([`wire`]), tokens ([`jwt`])
+//! and certificate ([`tls`]).
+//!
+//! Not covered: attaching volumes as devices, legal freedoms.
 
 mod array;
 pub mod attach;
 mod bugs;
+mod calls;
 mod diff;
 pub mod fuse;
 pub mod loopdev;
 mod port;
 //pub mod serve;
+pub mod jwt;
+mod notes;
+mod port;
+mod routes;
+pub mod server;
 mod store;
+pub mod tls;
 mod tracking;
 mod volume;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod twin;
+#[cfg(test)]
+mod witness;
 
 pub use array::SimArray;
 pub use bugs::{Bug, BugSpec};
