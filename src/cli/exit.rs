@@ -150,6 +150,7 @@ mod tests {
                 .collect(),
             took: Duration::ZERO,
             interrupted,
+            ..SuiteSummary::default()
         };
         let fail = || Outcome::Fail(vec![Violation::new(Kind::Missed, "x")]);
         let error = || Outcome::Error("x".to_owned());

@@ -14,7 +14,7 @@ use super::transfer::{rewrite, write_stamped, write_zeros};
 use super::verify::{Tile, wrong_in};
 use crate::array::{ApiError, BlockDevice, wait_available, wait_gone};
 use crate::block::{CHUNK_LBAS, Extent, Lba, LbaCount, LbaSet, Policy, Role};
-use crate::model::{Expected, Model, Prediction};
+use crate::model::{Expected, Model, Prediction, Value};
 use crate::oracle::{
     Kind, Reason, Verdict, Violation, content_violation, judge_answered, judge_bounds,
     judge_refused, judge_repeat, judge_triangle,
@@ -482,14 +482,28 @@ impl Interp<'_, '_> {
             Extent::between(start, out.end() + chunk)?.intersect(whole)
         };
         let around: LbaSet = record.copied.runs().iter().filter_map(beside).collect();
-        let tiles: Vec<Tile> =
-            around.runs().iter().flat_map(|run| self.model.live(Role::Target, *run)).collect();
+        let tiles: Vec<Tile> = around.runs().iter().flat_map(|run| self.knowable(*run)).collect();
         let devices = (self.device(Role::Target)?, Some(self.device(Role::Source)?));
         let found =
             wrong_in(devices, &tiles, (self.model.run(), Role::Target), self.sut.waiting.stop)?;
         let when = format!("after the sync of {}", record.pair.0);
         Ok(found
             .and_then(|(values, wrong)| content_violation(Role::Target, &wrong, &values, &when)))
+    }
+
+    /// What the target must hold over `at`, as far as it can still be told: old data of the source
+    /// is known only by comparing with the source, so only where the source still has it.
+    fn knowable(&self, at: Extent) -> Vec<Tile> {
+        let mut tiles = Vec::new();
+        for (tile, values) in self.model.live(Role::Target, at) {
+            if values.certain() != Some(Value::Old(Role::Source)) {
+                tiles.push((tile, values));
+                continue;
+            }
+            let still = self.model.live(Role::Source, tile).into_iter();
+            tiles.extend(still.filter(|(_, there)| *there == values));
+        }
+        tiles
     }
 
     fn sync_chain(&mut self, to: Label, emit: Emit<'_>) -> Done {

@@ -190,7 +190,12 @@ fn the_last_line_tells_every_ending_apart() {
     let na = || Outcome::NotApplicable("x".to_owned());
     let line = |outcomes: Vec<Outcome>, tests, interrupted| {
         let results = outcomes.into_iter().map(|outcome| result(1, "t", outcome, 0)).collect();
-        let summary = SuiteSummary { results, took: Duration::from_millis(483_700), interrupted, ..SuiteSummary::default() };
+        let summary = SuiteSummary {
+            results,
+            took: Duration::from_millis(483_700),
+            interrupted,
+            ..SuiteSummary::default()
+        };
         last_line(&summary, tests, Style::default())
     };
     let all = line(vec![Outcome::Pass; 20], 20, false);
