@@ -1,4 +1,15 @@
-//! Campaigns: what happens around scenarios.
+//! Campaigns: what happens around scenarios: run folders, the journal of snapshots, clean-up,
+//! preflight, and the simulator a run brings along.
+//!
+//! Nothing here runs a scenario's operations; what touches the array outside of scenarios goes
+//! through `crate::array`'s facade.
 
+pub mod cleanup;
+pub mod doctor;
 pub mod embedded;
 pub mod inproc;
+pub mod journal;
+pub mod store;
+#[cfg(test)]
+mod testing;
+pub mod utc;
