@@ -10,6 +10,7 @@ pub mod oracle;
 pub mod report;
 pub mod scenario;
 pub mod suite;
+pub mod campaign;
 pub mod sync;
 pub mod lightbits;
 pub mod qemu;
