@@ -14,4 +14,5 @@ pub mod report;
 pub mod scenario;
 pub mod sim;
 pub mod suite;
+pub mod campaign;
 pub mod sync;

@@ -7,9 +7,10 @@
 //! honest code does it right.
 //!
 //! [`server`] serves it over HTTPS with the management API's own JSON ([`wire`]), tokens ([`jwt`])
-//! and certificate ([`tls`]).
+//! and certificate ([`tls`]); [`attach`] gives its volumes paths (FUSE files, loop devices), [`serve`]
+//! is both as a process.
 //!
-//! Not covered: attaching volumes as devices, legal freedoms.
+//! Not covered: legal freedoms.
 
 mod array;
 pub mod attach;
