@@ -6,19 +6,29 @@
 //! let an error in it cancel out. Planted [`Bug`]s are small deviations at the one place where the
 //! honest code does it right.
 //!
-//! Not covered: JSON, HTTP, tokens, TLS, attaching volumes as devices, legal freedoms.
+//! [`server`] serves it over HTTPS with the management API's own JSON ([`wire`]), tokens ([`jwt`])
+//! and certificate ([`tls`]).
+//!
+//! Not covered: attaching volumes as devices, legal freedoms.
 
 mod array;
 pub mod attach;
 mod bugs;
+mod calls;
 mod diff;
 pub mod fuse;
+pub mod jwt;
 pub mod loopdev;
+mod notes;
 mod port;
-//pub mod serve;
+mod routes;
+pub mod serve;
+pub mod server;
 mod store;
+pub mod tls;
 mod tracking;
 mod volume;
+pub mod wire;
 
 pub use array::SimArray;
 pub use bugs::{Bug, BugSpec};

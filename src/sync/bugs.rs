@@ -213,6 +213,7 @@ pub fn chain_order<T: fmt::Display>(taken: Vec<T>, bugs: PipelineBugs) -> Vec<T>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oracle::Kind;
     use std::collections::BTreeSet;
 
     #[test]
@@ -226,6 +227,16 @@ mod tests {
         let names: BTreeSet<_> = PipelineBug::ALL.iter().map(|bug| bug.name()).collect();
         assert_eq!(names.len(), PipelineBug::ALL.len());
         assert!("skips".parse::<PipelineBug>().is_err());
+    }
+
+    #[test]
+    fn every_kind_named_is_one_the_oracle_gives() {
+        let given = [Kind::Missed, Kind::Content, Kind::Disturbed].map(Kind::name);
+        for bug in PipelineBug::ALL {
+            for kind in bug.kinds() {
+                assert!(given.contains(kind), "{bug}: {kind}");
+            }
+        }
     }
 
     #[test]

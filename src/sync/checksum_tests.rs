@@ -116,6 +116,16 @@ fn the_external_way_says_why_it_failed() {
 }
 
 #[test]
+fn the_stop_flag_ends_the_tools_too() {
+    let sparse = numbered_file(1);
+    // Half a minute of work for sha256sum.
+    sparse.as_file().set_len(8 << 30).expect("a file system with holes");
+    let stop = AtomicBool::new(true);
+    let stopped = external(sparse.path(), Extent::mib(0, 8 << 10), BlockSize::DEVICE, &stop);
+    assert!(matches!(stopped, Err(ChecksumError::Interrupted)), "{stopped:?}");
+}
+
+#[test]
 fn only_a_whole_answer_of_a_tool_is_believed() {
     let lines = "1+0 records in\n1+0 records out\n4096 bytes (4.1 kB) copied, 0.1 s, 1 GB/s\n";
     assert!(must_have_copied(lines, 4096).is_ok());

@@ -1,0 +1,266 @@
+//! The simulator behind HTTPS: sockets, TLS, HTTP/1.1 and their limits.
+//!
+//! Listens on loopback only. Every accepted socket has TCP_NODELAY: the answers are small, and a
+//! delayed acknowledgement would cost 40 ms each. What is answered is [`super::routes`]; this file
+//! only carries it. Not covered: HTTP/2, faults.
+
+use super::SimArray;
+use super::jwt::{Claims, KeyError, LIFETIME_S, TokenKey};
+use super::routes::{Api, Reply, Request};
+use super::tls::{Identity, TlsError};
+use super::wire::Profile;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+/// Connections served at once; further ones wait.
+const CONNECTIONS_MAX: usize = 256;
+/// Longest request body, in bytes.
+const BODY_MAX_BYTES: usize = 1 << 20;
+/// Longest request head, in bytes.
+const HEAD_MAX_BYTES: usize = 32 << 10;
+const HEADERS_MAX: usize = 64;
+/// A connection that takes longer over its handshake or a request body is dropped.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A kept-alive connection may be idle this long: a test copies for minutes between two calls.
+const IDLE: Duration = Duration::from_secs(600);
+/// How long [`RunningServer::stop`] waits for answers under way.
+const STOP_WAIT: Duration = Duration::from_secs(2);
+
+/// How the simulator is served.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where to listen; port 0 asks for a free one. Loopback only.
+    pub listen: SocketAddr,
+    /// The one project there is.
+    pub project: String,
+    /// How JSON is written.
+    pub profile: Profile,
+}
+
+impl Default for ServerConfig {
+    /// A free port of 127.0.0.1, project `default`, zeros left out.
+    fn default() -> ServerConfig {
+        ServerConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            project: "default".to_owned(),
+            profile: Profile::A,
+        }
+    }
+}
+
+/// The server cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address can be reached from other machines.
+    #[error("the simulator listens on loopback only, not on {0}; use 127.0.0.1 or [::1]")]
+    NotLoopback(SocketAddr),
+    /// The project's name cannot stand in a path.
+    #[error("`{0}` is not a project name; use letters, digits, `-`, `_` and `.`")]
+    Project(String),
+    /// The system did not give the address or threads.
+    #[error("cannot serve the simulator on {addr}: {source}")]
+    Io {
+        /// Where it was to listen.
+        addr: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// No certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// No token.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// A server that runs until it is stopped or dropped.
+pub struct RunningServer {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// SHA-256 of its certificate, 64 hexadecimal digits: what `--pin-sha256` takes.
+    pub pin_sha256: String,
+    /// The authority of its certificate, PEM: what `--ca-file` takes. Not enough by itself, because
+    /// the certificate names no host, as in the field.
+    pub ca_pem: String,
+    /// A token of the project's administrator, valid for 30 days. Secret.
+    pub token: String,
+    api: Arc<Api>,
+    runtime: Option<Runtime>,
+}
+
+impl fmt::Debug for RunningServer {
+    /// Where it is; never its token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningServer").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+impl RunningServer {
+    /// Its URL.
+    pub fn endpoint(&self) -> String {
+        format!("https://{}", self.addr)
+    }
+
+    /// A token with other claims, signed by this server's key: expired, of another project, ...
+    ///
+    /// # Errors
+    /// If the system has no random numbers.
+    pub fn mint(&self, claims: &Claims) -> Result<String, KeyError> {
+        self.api.key().mint(claims)
+    }
+
+    /// Ends it, waiting a little for answers under way.
+    pub fn stop(mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(STOP_WAIT);
+        }
+    }
+}
+
+impl Drop for RunningServer {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // The only way that neither blocks nor panics wherever the drop happens.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Serves `array` on threads of its own and answers when connections are accepted.
+///
+/// # Errors
+/// [`ServeError`] says what could not be had.
+pub fn start(array: SimArray, config: ServerConfig) -> Result<RunningServer, ServeError> {
+    if !config.listen.ip().is_loopback() {
+        return Err(ServeError::NotLoopback(config.listen));
+    }
+    if !super::routes::is_name(&config.project) {
+        return Err(ServeError::Project(config.project));
+    }
+    let io_error = |source| ServeError::Io { addr: config.listen, source };
+    let identity = Identity::generate()?;
+    let key = TokenKey::generate()?;
+    let token = key.mint(&Claims::admin(&config.project, LIFETIME_S))?;
+    let listener = StdListener::bind(config.listen).map_err(io_error)?;
+    listener.set_nonblocking(true).map_err(io_error)?;
+    let addr = listener.local_addr().map_err(io_error)?;
+    let api = Arc::new(Api::new(array, key, config.project, config.profile, addr));
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("sim-https")
+        .enable_all()
+        .build()
+        .map_err(io_error)?;
+    let listener = {
+        let _inside = runtime.enter();
+        TcpListener::from_std(listener).map_err(io_error)?
+    };
+    runtime.spawn(accept(listener, TlsAcceptor::from(identity.server), Arc::clone(&api)));
+    Ok(RunningServer {
+        addr,
+        pin_sha256: identity.pin_sha256,
+        ca_pem: identity.ca_pem,
+        token,
+        api,
+        runtime: Some(runtime),
+    })
+}
+
+/// Takes connections until the runtime ends.
+async fn accept(listener: TcpListener, tls: TlsAcceptor, api: Arc<Api>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // The semaphore is never closed.
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let Ok((socket, _)) = listener.accept().await else {
+            // Out of descriptors, most likely: let some connections end.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let (tls, api) = (tls.clone(), Arc::clone(&api));
+        tokio::spawn(async move {
+            serve_connection(socket, tls, api).await;
+            drop(place);
+        });
+    }
+}
+
+/// Serves one connection to its end. Whatever goes wrong on it concerns that client alone.
+async fn serve_connection(socket: TcpStream, tls: TlsAcceptor, api: Arc<Api>) {
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
+    let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, tls.accept(socket)).await else {
+        return;
+    };
+    let service = service_fn(move |request| {
+        let api = Arc::clone(&api);
+        async move { Ok::<_, Infallible>(answer(&api, request).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .max_buf_size(HEAD_MAX_BYTES)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    // An error here is a client that went away or broke the protocol.
+    let _ = connection.await;
+}
+
+/// Reads the body, has the API answer, and dresses the answer up as HTTP.
+async fn answer(api: &Api, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, BODY_MAX_BYTES).collect();
+    let reply = match tokio::time::timeout(PATIENCE, body).await {
+        Ok(Ok(body)) => api.answer(&Request {
+            method: head.method.as_str(),
+            path: head.uri.path(),
+            query: head.uri.query().unwrap_or_default(),
+            authorization: text_header(&head.headers, &header::AUTHORIZATION),
+            if_match: text_header(&head.headers, &header::IF_MATCH),
+            body: &body.to_bytes(),
+        }),
+        Ok(Err(_)) => Reply::error(413, "request body is broken or longer than 1 MiB"),
+        Err(_) => Reply::error(408, "request body did not arrive in time"),
+    };
+    respond(reply)
+}
+
+fn respond(reply: Reply) -> hyper::Response<Full<Bytes>> {
+    let mut response = hyper::Response::new(Full::new(Bytes::from(reply.body)));
+    // Every status of the API is a valid one; anything else would be an error of the simulator.
+    *response.status_mut() = hyper::StatusCode::from_u16(reply.status)
+        .unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+    if reply.status == 401 {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if matches!(reply.status, 408 | 413) {
+        // The rest of the body was not read, so the connection cannot be used again.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// A header as text; one that is not text counts as absent.
+fn text_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;
