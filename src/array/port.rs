@@ -131,6 +131,10 @@ pub trait Array: Sync {
     ) -> Result<VolumeUuid, ApiError> {
         Err(ApiError::Unsupported("creating a volume"))
     }
+    /// Data plane of a volume that [`Array::clone_snapshot`] or [`Array::create_volume`] made.
+    fn device(&self, _volume: VolumeUuid) -> Option<Box<dyn BlockDevice>> {
+        None
+    }
     /// Deletes a volume; its snapshots stay.
     fn delete_volume(&self, _volume: VolumeUuid) -> Result<(), ApiError> {
         Err(ApiError::Unsupported("deleting a volume"))

@@ -1,5 +1,17 @@
-//! The interpreter and what it emits.
+//! The interpreter, the system under test as it sees it, and the events it emits.
+//!
+//! Not covered: where scenarios come from (`crate::suite`), and how devices come to be writable.
 
+mod checks;
 mod event;
+mod interp;
+mod precheck;
+mod session;
+mod sut;
+mod transfer;
+mod verify;
 
 pub use event::Event;
+pub use interp::run;
+pub use precheck::{Contradiction, precheck};
+pub use sut::{DeviceHandle, Ledger, Pipeline, Sut, SutVolume};

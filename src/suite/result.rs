@@ -1,5 +1,6 @@
 //! What a test and a whole suite run come to: plain records for the reporters.
 
+use crate::block::SnapshotUuid;
 use crate::oracle::{Kind, Violation};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -66,6 +67,10 @@ pub struct SuiteSummary {
     pub took: Duration,
     /// Whether the user stopped it.
     pub interrupted: bool,
+    /// Whether this tool contradicted itself.
+    pub tool_bug: bool,
+    /// Snapshots of the run that could not be deleted.
+    pub left_behind: Vec<SnapshotUuid>,
 }
 
 impl SuiteSummary {

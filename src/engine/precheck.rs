@@ -1,0 +1,163 @@
+//! Finds, before any I/O, checks that the shadow model contradicts. In the fixed suite such a check
+//! is a bug of the suite; without this, a wrong table would blame an honest array.
+
+use crate::block::{Extent, LbaCount, LbaSet, Role};
+use crate::model::{Expected, Model, Prediction};
+use crate::scenario::{Check, Label, Op, Scenario};
+
+/// A check that cannot hold even on an honest target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("step {step}, check {check}: {why}")]
+pub struct Contradiction {
+    /// Its place in the scenario, from 0.
+    pub step: usize,
+    /// The check.
+    pub check: Check,
+    /// Why it cannot hold.
+    pub why: String,
+}
+
+/// What the dry run remembers.
+#[derive(Default)]
+struct Seen {
+    diff: Option<(Label, Option<Label>)>,
+    syncs: Vec<Prediction>,
+    checksummed: Vec<Extent>,
+}
+
+/// Runs the scenario on a copy of the model alone and looks at every check.
+///
+/// # Errors
+/// The first check that the model does not imply.
+pub fn precheck(scenario: &Scenario, model: &Model) -> Result<(), Contradiction> {
+    let mut model = model.clone();
+    model.begin_scenario();
+    let mut seen = Seen::default();
+    for (step, op) in scenario.steps.iter().map(|step| &step.op).enumerate() {
+        match op {
+            Op::Check(check) => {
+                implied(check, &model, &mut seen).map_err(|why| Contradiction {
+                    step,
+                    check: *check,
+                    why,
+                })?;
+            }
+            Op::Diff { snap, base, .. } => seen.diff = Some((*snap, *base)),
+            Op::Sync { snap, base, .. } => {
+                seen.diff = Some((*snap, *base));
+                if let Some(bounds) = model.predict(*snap, *base) {
+                    // The least that a legal answer makes the pipeline copy.
+                    model.synced(&bounds.must);
+                    seen.syncs.push(bounds);
+                }
+            }
+            other => model.apply(Role::Source, other),
+        }
+    }
+    Ok(())
+}
+
+/// Whether an honest target always satisfies the check.
+fn implied(check: &Check, model: &Model, seen: &mut Seen) -> Result<(), String> {
+    let need = |holds: bool, why: &str| if holds { Ok(()) } else { Err(why.to_owned()) };
+    let bounds = || {
+        let (snap, base) = seen.diff.ok_or("there is no diff before it")?;
+        model.predict(snap, base).ok_or("the model cannot tell this diff".to_owned())
+    };
+    let chunks_of = |set: &LbaSet, within: Extent| {
+        set.within(within).rounded_out(LbaCount::new(64)).count().chunks()
+    };
+    match check {
+        Check::EmptyDiff => need(bounds()?.may.is_empty(), "something may have changed"),
+        Check::Reported { at } => {
+            need(bounds()?.must.covers(*at), "not all of it must be reported")
+        }
+        Check::NotReported { at } => {
+            need(!bounds()?.may.overlaps(*at), "some of it may be reported")
+        }
+        Check::ReportedAtLeast { within, lbas } => {
+            need(bounds()?.must.within(*within).count() >= *lbas, "fewer LBAs must be reported")
+        }
+        Check::ReportedAbout { within, lbas, tolerance } => {
+            let bounds = bounds()?;
+            let near = |set: &LbaSet| {
+                set.within(*within).count().get().abs_diff(lbas.get()) <= tolerance.get()
+            };
+            need(near(&bounds.must) && near(&bounds.may), "more or fewer LBAs may be reported")
+        }
+        Check::RangesWithin { within, ranges } => {
+            let bounds = bounds()?;
+            let both = [&bounds.must, &bounds.may].map(|set| chunks_of(set, *within));
+            need(both == [*ranges; 2], "more or fewer ranges may be reported")
+        }
+        Check::RangesAtLeast { ranges } => {
+            need(bounds()?.must.chunks().len() as u64 >= *ranges, "fewer ranges must be reported")
+        }
+        Check::Bits { chunk, bits } => {
+            let bounds = bounds()?;
+            let start = chunk.first_lba().ok_or("there is no such chunk")?;
+            let of = |set: &LbaSet| {
+                set.chunks().iter().find(|(at, _)| *at == start).map_or(0, |(_, bits)| bits.bits())
+            };
+            need(
+                [of(&bounds.must), of(&bounds.may)] == [bits.bits(); 2],
+                "other bits may be reported",
+            )
+        }
+        Check::Contiguous { within } => {
+            need(bounds()?.must.covers(*within), "gaps are legal there")
+        }
+        Check::Synced { at } => {
+            seen.checksummed.push(*at);
+            let same = model.live(Role::Source, *at) == model.live(Role::Target, *at);
+            need(same, "the syncs before it need not make it equal")
+        }
+        Check::TargetHolds { at } => {
+            let certain =
+                model.live(Role::Target, *at).iter().all(|(_, values)| values.certain().is_some());
+            let same = model.live(Role::Source, *at) == model.live(Role::Target, *at);
+            need(certain && same, "the syncs before it need not bring it there")
+        }
+        Check::TargetUntouched { at } | Check::SameAsPreviousSync { at } => {
+            need(seen.checksummed.contains(at), "no checksum of it was taken before")?;
+            let last = seen.syncs.last().ok_or("there is no sync before it")?;
+            let untouched =
+                matches!(check, Check::SameAsPreviousSync { .. }) || !last.may.overlaps(*at);
+            need(untouched, "the sync may write it")
+        }
+        Check::TargetAsModelled { .. } | Check::Throughput { .. } => {
+            need(!seen.syncs.is_empty(), "there is no sync before it")
+        }
+        Check::SyncedAbout { lbas, tolerance_permille } => {
+            about(seen.syncs.last().into_iter(), *lbas, *tolerance_permille)
+        }
+        Check::SyncedTotalAbout { lbas, tolerance_permille } => {
+            about(seen.syncs.iter(), *lbas, *tolerance_permille)
+        }
+        Check::Refused => {
+            let (snap, base) = seen.diff.ok_or("there is no diff before it")?;
+            need(
+                matches!(model.expected(snap, base), Expected::Refusal(_)),
+                "the diff is to be answered",
+            )
+        }
+        Check::Gone { label } => {
+            need(model.snapshot(*label).is_some_and(|snap| snap.deleted), "it is not deleted")
+        }
+    }
+}
+
+fn about<'b>(
+    syncs: impl Iterator<Item = &'b Prediction>,
+    lbas: LbaCount,
+    permille: u16,
+) -> Result<(), String> {
+    let (must, may) = syncs
+        .fold((0, 0), |(must, may), b| (must + b.must.count().get(), may + b.may.count().get()));
+    let near = |got: u64| got.abs_diff(lbas.get()) * 1000 <= lbas.get() * u64::from(permille);
+    if near(must) && near(may) {
+        Ok(())
+    } else {
+        Err(format!("between {must} and {may} LBAs may be copied"))
+    }
+}

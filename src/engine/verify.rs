@@ -1,0 +1,127 @@
+//! Reading devices back and judging every block against the shadow model.
+//!
+//! Not covered: which stretches are to be read; the interpreter decides.
+
+use crate::array::{AlignedBuf, BlockDevice, DeviceError};
+use crate::block::{Diagnosis, Extent, Lba, LbaCount, Role, RunId};
+use crate::model::{Value, Values};
+use crate::oracle::wrong_blocks;
+use crossbeam::thread;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// LBAs of one read: 1 MiB on devices.
+const READ_LBAS: LbaCount = LbaCount::new(256);
+/// Below this many pieces threads cost more than they bring.
+const THREADED_FROM: usize = 8;
+const THREADS: usize = 2;
+
+/// A stretch and what it may hold.
+pub(super) type Tile = (Extent, Values);
+
+/// Blocks of `device`, the `role` volume, that hold none of the values they may; the first wrong
+/// tile's values with them. `twin` is the device that synced data came from.
+///
+/// # Errors
+/// The first error of a device, or [`DeviceError::Interrupted`].
+pub(super) fn wrong_in(
+    (device, twin): (&dyn BlockDevice, Option<&dyn BlockDevice>),
+    tiles: &[Tile],
+    (run, role): (RunId, Role),
+    stop: &AtomicBool,
+) -> Result<Option<(Values, Vec<(Lba, Diagnosis)>)>, DeviceError> {
+    let pieces: Vec<(Extent, &Values)> = tiles
+        .iter()
+        .filter(|(_, values)| values.as_slice().is_some())
+        .flat_map(|(at, values)| at.pieces(READ_LBAS).map(move |piece| (piece, values)))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let found: Mutex<Vec<(usize, Vec<(Lba, Diagnosis)>)>> = Mutex::new(Vec::new());
+    let work = || -> Result<(), DeviceError> {
+        let mut reader = Reader::new(device, twin);
+        while let Some((at, values)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if stop.load(Ordering::Relaxed) {
+                return Err(DeviceError::Interrupted);
+            }
+            let needs_twin = values.as_slice().is_some_and(|possible| {
+                possible.iter().any(|v| matches!(v, Value::Old(owner) if *owner != role))
+            });
+            let (bytes, twin) = reader.read(*at, needs_twin)?;
+            let wrong = wrong_blocks((bytes, twin), *at, values, (run, role, device.block_size()));
+            if !wrong.is_empty() {
+                let index = pieces.iter().position(|(piece, _)| piece == at).unwrap_or(0);
+                found
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .push((index, wrong));
+            }
+        }
+        Ok(())
+    };
+    if pieces.len() < THREADED_FROM {
+        work()?;
+    } else {
+        let results = thread::scope(|scope| {
+            let others: Vec<_> = (1..THREADS).map(|_| scope.spawn(|_| work())).collect();
+            let mut all = vec![work()];
+            all.extend(others.into_iter().map(|other| match other.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }));
+            all
+        });
+        results
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            .into_iter()
+            .collect::<Result<(), _>>()?;
+    }
+    let mut found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    found.sort_by_key(|(index, _)| *index);
+    let values = found
+        .first()
+        .and_then(|(index, _)| pieces.get(*index))
+        .map(|(_, values)| (*values).clone());
+    Ok(values.map(|values| (values, found.into_iter().flat_map(|(_, wrong)| wrong).collect())))
+}
+
+/// Two buffers and the devices they are filled from.
+struct Reader<'a> {
+    device: &'a dyn BlockDevice,
+    twin: Option<&'a dyn BlockDevice>,
+    bytes: AlignedBuf,
+    twin_bytes: AlignedBuf,
+}
+
+impl<'a> Reader<'a> {
+    fn new(device: &'a dyn BlockDevice, twin: Option<&'a dyn BlockDevice>) -> Reader<'a> {
+        let len = device.block_size().get() * 256;
+        Reader { device, twin, bytes: AlignedBuf::new(len), twin_bytes: AlignedBuf::new(len) }
+    }
+
+    fn read(
+        &mut self,
+        at: Extent,
+        needs_twin: bool,
+    ) -> Result<(&[u8], Option<&[u8]>), DeviceError> {
+        let len = fill(self.device, at, &mut self.bytes)?;
+        let twin = match self.twin.filter(|_| needs_twin) {
+            Some(twin) => {
+                fill(twin, at, &mut self.twin_bytes)?;
+                Some(&self.twin_bytes[..len])
+            }
+            None => None,
+        };
+        Ok((&self.bytes[..len], twin))
+    }
+}
+
+/// Reads a piece of at most the buffer's size; answers its length in bytes.
+fn fill(device: &dyn BlockDevice, at: Extent, buf: &mut AlignedBuf) -> Result<usize, DeviceError> {
+    let block = device.block_size();
+    let outside =
+        || DeviceError::Forbidden { op: "read", at: at.start(), len: at.len_lbas().get() };
+    let len = usize::try_from(at.len_lbas().bytes(block).get()).map_err(|_| outside())?;
+    let start = at.start().byte_offset(block).ok_or_else(outside)?;
+    device.read_at(start, buf.get_mut(..len).ok_or_else(outside)?)?;
+    Ok(len)
+}
