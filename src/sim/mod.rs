@@ -30,6 +30,13 @@ mod tracking;
 mod volume;
 pub mod wire;
 
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod twin;
+#[cfg(test)]
+mod witness;
+
 pub use array::SimArray;
 pub use bugs::{Bug, BugSpec};
 pub use tracking::Preload;
