@@ -53,7 +53,7 @@ fn screen(header: &RunHeader, results: Vec<TestResult>, interrupted: bool, style
         console.test_finished(result);
     }
     let took = results.iter().map(|result| result.took).sum();
-    let summary = SuiteSummary { results, took, interrupted };
+    let summary = SuiteSummary { results, took, interrupted, ..SuiteSummary::default() };
     let report = Some("lbaudit-runs/20260102T030405Z-0000000000000000".into());
     console.run_finished(&summary, &RunEnd { exit_code: 0, report });
     drop(console);
@@ -190,7 +190,12 @@ fn the_last_line_tells_every_ending_apart() {
     let na = || Outcome::NotApplicable("x".to_owned());
     let line = |outcomes: Vec<Outcome>, tests, interrupted| {
         let results = outcomes.into_iter().map(|outcome| result(1, "t", outcome, 0)).collect();
-        let summary = SuiteSummary { results, took: Duration::from_millis(483_700), interrupted };
+        let summary = SuiteSummary {
+            results,
+            took: Duration::from_millis(483_700),
+            interrupted,
+            ..SuiteSummary::default()
+        };
         last_line(&summary, tests, Style::default())
     };
     let all = line(vec![Outcome::Pass; 20], 20, false);

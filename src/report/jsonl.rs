@@ -160,6 +160,7 @@ mod tests {
             results: vec![result],
             took: Duration::from_millis(6_100),
             interrupted: false,
+            ..SuiteSummary::default()
         };
         lines.run_finished(&summary, &RunEnd { exit_code: 1, report: None });
         let text = String::from_utf8(out).expect("JSON is UTF-8");

@@ -1,7 +1,7 @@
 //! Runs selected tests one after the other on shared volumes, times them, and deletes what they
 //! leave. Not covered: which tests are selected, and anything printed.
 
-use super::notes::note_of;
+use super::notes::Notes;
 use super::result::{Outcome, SuiteSummary, TestResult};
 use super::{Plan, TestSpec};
 use crate::array::{ApiError, Waiting, wait_gone};
@@ -114,7 +114,7 @@ fn run_test(
     on: &mut dyn FnMut(Progress),
 ) -> (TestResult, bool) {
     let start = sut.clock.now();
-    let mut notes = Vec::new();
+    let mut notes = Notes::new();
     let mut mib_per_s = None;
     let scenario = scenario_of(spec, options);
     sut.pipeline.limit_to =
@@ -126,7 +126,7 @@ fn run_test(
     } else {
         let ran = catch_unwind(AssertUnwindSafe(|| {
             run(&scenario, model, sut, &mut |event| {
-                notes.extend(note_of(&event));
+                notes.observe(&event);
                 if let Event::Throughput { bytes, took } = &event {
                     mib_per_s = Some(bytes.as_mib() / took.as_secs_f64().max(1e-9));
                 }
@@ -137,6 +137,10 @@ fn run_test(
             Verdict::Unknown(Reason::Tool(format!("panic: {}", panic_text(panic.as_ref()))))
         }))
     };
+    if spec.name == super::resilience::PAGINATION_STRESS.name && verdict.is_ok() {
+        notes.say_pages();
+    }
+    let notes = notes.into_lines();
     let tool_bug = matches!(verdict, Ok(Verdict::Unknown(Reason::Tool(_))));
     let outcome = verdict.map_or_else(|na| na, outcome_of);
     let took = sut.clock.now().saturating_sub(start);
