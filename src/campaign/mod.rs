@@ -1,3 +1,4 @@
 //! Campaigns: what happens around scenarios.
 
 pub mod embedded;
+pub mod inproc;

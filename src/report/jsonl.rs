@@ -159,7 +159,6 @@ mod tests {
         let summary = SuiteSummary {
             results: vec![result],
             took: Duration::from_millis(6_100),
-            interrupted: false,
             ..SuiteSummary::default()
         };
         lines.run_finished(&summary, &RunEnd { exit_code: 1, report: None });

@@ -112,7 +112,7 @@ mod tests {
         let notes = vec![note.to_owned()];
         let name = "no_change_diff";
         let result = TestResult { number: 1, name, outcome, took, notes, mib_per_s: Some(10.93) };
-        SuiteSummary { results: vec![result], took, interrupted: false, ..SuiteSummary::default() }
+        SuiteSummary { results: vec![result], took, ..SuiteSummary::default() }
     }
 
     #[test]

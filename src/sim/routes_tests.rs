@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 
 #[test]
 fn paths_lead_to_calls_and_a_trailing_slash_is_an_empty_uuid() {
@@ -68,4 +69,71 @@ fn the_scheme_of_a_token_is_case_insensitive_and_its_newline_is_trimmed() {
     assert_eq!(bearer("bearer  abc\n"), Some("abc"));
     assert_eq!(bearer("Basic abc"), None);
     assert_eq!(bearer("Bearerabc"), None);
+}
+
+fn api() -> Api {
+    let clock = std::sync::Arc::new(crate::array::VirtualClock::new());
+    let array = SimArray::new(crate::sim::SimConfig::default(), clock);
+    let volume = array.create_volume("v", crate::block::LbaCount::new(640), None).unwrap();
+    array.create_snapshot(volume, "s").unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+    Api::new(array, TokenKey::generate().unwrap(), "p".to_owned(), Profile::A, addr)
+}
+
+/// Paths near the real ones, so that what is behind the routes is reached.
+fn any_path() -> impl Strategy<Value = String> {
+    let segment = prop_oneof![
+        Just("p".to_owned()),
+        Just("volumes".to_owned()),
+        Just("snapshots".to_owned()),
+        Just("diff".to_owned()),
+        Just(String::new()),
+        "\\PC{0,8}",
+    ];
+    let below = proptest::collection::vec(segment, 0..5)
+        .prop_map(|segments| format!("/api/v2/projects/{}", segments.join("/")));
+    prop_oneof![3 => below, 1 => "\\PC{0,40}"]
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_asked_is_answered_in_a_documented_form(
+        method in prop_oneof![Just("GET"), Just("PUT"), Just("POST"), Just("DELETE"), Just("X")],
+        path in any_path(),
+        query in "((name|Name|limit|offsetLBA|UUID|showAll|x)=[0-9a-z%+]{0,6}&?){0,3}",
+        body in prop_oneof![Just("{}".to_owned()), "\\PC{0,30}", "\\{\"name\":(1|null|\"a\"|\\[\\])\\}"],
+        with_token: bool,
+    ) {
+        let api = api();
+        let token = api.key().mint(&crate::sim::jwt::Claims::admin("p", 60)).unwrap();
+        let bearer = format!("Bearer {token}");
+        let reply = api.answer(&Request {
+            method,
+            path: &path,
+            query: &query,
+            authorization: with_token.then_some(bearer.as_str()),
+            if_match: None,
+            body: body.as_bytes(),
+        });
+        if reply.content_type == "application/json" {
+            let json: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+            prop_assert!(json.is_object());
+            prop_assert_eq!(reply.status == 200, json.get("error").is_none());
+            prop_assert!(with_token || reply.status == 401, "{} without a token", reply.status);
+        } else {
+            prop_assert!(matches!(reply.status, 400 | 404 | 405), "{}", reply.status);
+        }
+    }
+
+    #[test]
+    fn percent_encoding_every_byte_is_undone(text in "\\PC{0,20}") {
+        let encoded: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        prop_assert_eq!(percent_decode(&encoded), Some(text));
+    }
+
+    #[test]
+    fn no_text_is_a_token(text in "\\PC{0,60}") {
+        let key = TokenKey::generate().unwrap();
+        prop_assert!(key.verify(&text, 0).is_err());
+    }
 }

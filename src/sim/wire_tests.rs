@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 
 fn range(chunk: u64, bits: u64) -> Range {
     Range { lba_start: chunk * 64, lba_end: chunk * 64 + 63, bits }
@@ -210,4 +211,27 @@ fn bodies_are_read_with_numbers_text_nulls_and_unknown_keys() {
     assert!(serde_json::from_str::<CreateVolume>(r#"{"name":["v"]}"#).is_err());
     let update: UpdateVolume = serde_json::from_str(r#"{"Force":true,"newName":"n"}"#).unwrap();
     assert_eq!((update.force, update.new_name), (loose("true"), loose("n")));
+}
+
+proptest! {
+    #[test]
+    fn bit_i_is_bit_i_mod_8_of_byte_i_div_8(chunk in 0u64..1 << 40, bits: u64) {
+        for profile in [Profile::A, Profile::B] {
+            let page = diff_json(0, &[range(chunk, bits)], profile);
+            let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+            let map = page["lbaRanges"][0]["dataBitMap"].as_str().unwrap();
+            prop_assert_eq!(map.len(), 12);
+            let bytes = BASE64.decode(map).unwrap();
+            for bit in 0..64 {
+                prop_assert_eq!(bytes[bit / 8] >> (bit % 8) & 1 == 1, bits >> bit & 1 == 1);
+            }
+        }
+    }
+
+    #[test]
+    fn every_text_survives_as_json(text: String) {
+        let mut json = String::new();
+        push_text(&mut json, &text);
+        prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+    }
 }

@@ -12,7 +12,10 @@ mod runner;
 
 mod sanity;
 
-pub use notes::{Notes, mib_per_s, note_of, seconds};
+#[cfg(test)]
+mod tests;
+
+pub use notes::{Notes, mib_per_s, note_of, pagination_note, seconds};
 pub use plan::Plan;
 pub use result::{Outcome, Phase, SuiteSummary, TestResult};
 pub use runner::{Options, Progress, run_suite, scenario_of};

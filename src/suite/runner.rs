@@ -1,7 +1,7 @@
 //! Runs selected tests one after the other on shared volumes, times them, and deletes what they
 //! leave. Not covered: which tests are selected, and anything printed.
 
-use super::notes::Notes;
+use super::notes::{Notes, mib_per_s, pagination_note};
 use super::result::{Outcome, SuiteSummary, TestResult};
 use super::{Plan, TestSpec};
 use crate::array::{ApiError, Waiting, wait_gone};
@@ -115,7 +115,7 @@ fn run_test(
 ) -> (TestResult, bool) {
     let start = sut.clock.now();
     let mut notes = Notes::new();
-    let mut mib_per_s = None;
+    let (mut speed, mut pages) = (None, 0);
     let scenario = scenario_of(spec, options);
     sut.pipeline.limit_to =
         sut.pipeline.limit_to.take().map(|_| spec.footprint.iter().copied().collect::<LbaSet>());
@@ -127,8 +127,10 @@ fn run_test(
         let ran = catch_unwind(AssertUnwindSafe(|| {
             run(&scenario, model, sut, &mut |event| {
                 notes.observe(&event);
-                if let Event::Throughput { bytes, took } = &event {
-                    mib_per_s = Some(bytes.as_mib() / took.as_secs_f64().max(1e-9));
+                match &event {
+                    Event::Throughput { bytes, took } => speed = Some(mib_per_s(*bytes, *took)),
+                    Event::Diffed { pages: fetched, .. } => pages = pages.max(*fetched),
+                    _ => {}
                 }
                 on(Progress::Event(event));
             })
@@ -137,14 +139,14 @@ fn run_test(
             Verdict::Unknown(Reason::Tool(format!("panic: {}", panic_text(panic.as_ref()))))
         }))
     };
-    if spec.name == super::resilience::PAGINATION_STRESS.name && verdict.is_ok() {
-        notes.say_pages();
-    }
-    let notes = notes.into_lines();
     let tool_bug = matches!(verdict, Ok(Verdict::Unknown(Reason::Tool(_))));
     let outcome = verdict.map_or_else(|na| na, outcome_of);
+    if spec.name == super::resilience::PAGINATION_STRESS.name && pages > 0 {
+        notes.say(pagination_note(pages));
+    }
     let took = sut.clock.now().saturating_sub(start);
-    (TestResult { number, name: spec.name, outcome, took, notes, mib_per_s }, tool_bug)
+    let notes = notes.into_lines();
+    (TestResult { number, name: spec.name, outcome, took, notes, mib_per_s: speed }, tool_bug)
 }
 
 fn outcome_of(verdict: Verdict) -> Outcome {

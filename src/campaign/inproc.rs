@@ -1,0 +1,133 @@
+//! A simulated array inside this process: no files, no server, virtual time, small blocks.
+//!
+//! Not covered: the wire. What only HTTP can get wrong is not tested here.
+
+use crate::array::{Clock, VirtualClock, Waiting};
+use crate::block::{BlockSize, Geometry, LbaCount, Policy, Role, RunId, VolumeUuid};
+use crate::engine::{DeviceHandle, Ledger, Pipeline, Sut, SutVolume};
+use crate::model::Model;
+use crate::scenario::SyncSource;
+use crate::sim::{Bug, SimArray, SimConfig, SimError};
+use crate::suite::Options;
+use crate::sync::{ChecksumMethod, CopyConfig, PipelineBugs};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// Deadline of every wait, in virtual time: longer than any legal lateness.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// How long the simulated array takes to make and to delete a snapshot, in virtual time.
+const DELAY: Duration = Duration::from_millis(10);
+
+/// What to simulate.
+#[derive(Clone, Debug)]
+pub struct InProcessConfig {
+    /// Size of both volumes.
+    pub len: LbaCount,
+    /// Bytes of one LBA.
+    pub block: BlockSize,
+    /// Ranges of one diff page at most.
+    pub page_limit: u32,
+    /// Planted bugs of the array.
+    pub array_bugs: Vec<Bug>,
+    /// Planted bugs of the pipeline.
+    pub pipeline_bugs: PipelineBugs,
+}
+
+/// A simulated array with two volumes and everything a scenario needs.
+pub struct InProcess {
+    config: InProcessConfig,
+    array: SimArray,
+    clock: Arc<VirtualClock>,
+    ledger: Ledger,
+    volumes: BTreeMap<Role, VolumeUuid>,
+    stop: AtomicBool,
+}
+
+impl InProcess {
+    /// Sets the array up, with empty volumes.
+    ///
+    /// # Errors
+    /// The simulator's, if the size is none.
+    pub fn new(config: InProcessConfig, run: RunId) -> Result<InProcess, SimError> {
+        let clock = Arc::new(VirtualClock::new());
+        let waits = config.pipeline_bugs.has(crate::sync::PipelineBug::ReadsBeforeAvailable);
+        let sim = SimConfig {
+            block: config.block,
+            page_limit: config.page_limit,
+            create_delay: DELAY,
+            delete_delay: DELAY,
+            partial_diff_while_creating: waits,
+            bugs: config.array_bugs.clone(),
+            ..SimConfig::default()
+        };
+        let array = SimArray::new(sim, clock.clone());
+        let mut volumes = BTreeMap::new();
+        for (role, name) in [(Role::Source, "vol-src"), (Role::Target, "vol-dst")] {
+            volumes.insert(role, array.create_volume(name, config.len, None)?);
+        }
+        let stop = AtomicBool::new(false);
+        Ok(InProcess { config, array, clock, ledger: Ledger::new(run), volumes, stop })
+    }
+
+    /// The simulated array itself.
+    pub fn array(&self) -> &SimArray {
+        &self.array
+    }
+
+    /// Set to stop whatever runs here.
+    pub fn stop(&self) -> &AtomicBool {
+        &self.stop
+    }
+
+    /// Shapes of the volumes.
+    pub fn shapes(&self) -> BTreeMap<Role, Geometry> {
+        let shape = Geometry { block: self.config.block, len: self.config.len, fresh: true };
+        self.volumes.keys().map(|role| (*role, shape)).collect()
+    }
+
+    /// A shadow model of the array as it was set up.
+    pub fn model(&self) -> Model {
+        let capabilities = crate::array::Array::capabilities(&self.array);
+        Model::new(self.ledger.run(), &self.shapes(), capabilities)
+    }
+
+    /// The array as a system under test.
+    pub fn sut(&self) -> Sut<'_> {
+        let device = |uuid: &VolumeUuid| {
+            let device = self.array.device(*uuid).ok()?;
+            Some(SutVolume { uuid: *uuid, device: DeviceHandle::Owned(Box::new(device)) })
+        };
+        let volumes = self.volumes.iter().filter_map(|(role, uuid)| Some((*role, device(uuid)?)));
+        let clock: &dyn Clock = self.clock.as_ref();
+        Sut {
+            array: &self.array,
+            volumes: volumes.collect(),
+            clock,
+            waiting: Waiting { available: PATIENCE, gone: PATIENCE, stop: &self.stop },
+            ledger: &self.ledger,
+            pipeline: Pipeline {
+                copy: CopyConfig { workers: 1, bugs: self.config.pipeline_bugs },
+                checksum: ChecksumMethod::Direct,
+                limit_to: None,
+                max_full_sync: None,
+                strict: true,
+            },
+        }
+    }
+
+    /// How the fixed suite runs here.
+    pub fn suite_options(&self) -> Options<'_> {
+        Options {
+            volumes: self.shapes(),
+            policy: Policy::Exact,
+            source: SyncSource::Live,
+            min_mib_per_s: 10,
+            keep_snapshots: false,
+            fail_fast: false,
+            leave_now: &self.stop,
+            stop_budget: PATIENCE,
+        }
+    }
+}
