@@ -2,3 +2,15 @@
 
 pub mod embedded;
 pub mod inproc;
+//! What surrounds scenarios: run folders, the journal of snapshots, clean-up, preflight.
+//!
+//! Nothing here runs a scenario's operations; what touches the array outside of scenarios goes
+//! through `crate::array`'s facade.
+
+pub mod cleanup;
+pub mod doctor;
+pub mod journal;
+pub mod store;
+#[cfg(test)]
+mod testing;
+pub mod utc;

@@ -17,7 +17,7 @@ pub mod ioctl;
 mod open;
 pub mod sysfs;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use block::{Armed, HandshakeDevice, HandshakeProof};
 pub use consent::{BadConsent, Consent, ConsentItem};

@@ -130,7 +130,7 @@ fn try_attach(backing: &File) -> io::Result<(PathBuf, File)> {
 
 /// Bytes that repeat with no LBA, so that a moved block is seen.
 pub(crate) fn fill(path: &Path, len: u64) {
-    let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8 ^ (at >> 12) as u8).collect();
+    let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8 ^ (at >> 12 & 0xff) as u8).collect();
     fs::write(path, bytes).expect("contents");
 }
 

@@ -1,0 +1,383 @@
+//! The journal of one run: which snapshots it was about to make, made, and saw gone.
+//!
+//! Append-only lines of JSON, each with its own CRC-32, mode 0600. The intent is on disk before
+//! the array is asked, so that after any crash every snapshot of the run is either gone or listed
+//! (`safety.md`, promise 2). [`Journalled`] keeps the journal around any [`Array`].
+//! Not covered: snapshots whose journal was lost; [`super::cleanup`] finds those by their names.
+
+use super::store::{create_private, sync_folder};
+use crate::array::{ApiError, Array, SnapshotInfo, SnapshotState, VolumeInfo};
+use crate::block::{
+    Capabilities, Lba, LbaCount, Page, RunId, SnapshotName, SnapshotUuid, VolumeUuid,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One thing worth remembering. Strict: an unknown field or event is an error.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Entry {
+    /// First line: whose journal this is.
+    Run {
+        /// Version of the format.
+        v: u32,
+        /// The run.
+        #[serde(with = "as_text")]
+        run: RunId,
+        /// Its process.
+        pid: u32,
+    },
+    /// The array is about to be asked for this snapshot.
+    Intent {
+        /// The name it will have.
+        #[serde(with = "as_text")]
+        name: SnapshotName,
+        /// The volume it is taken of.
+        volume: VolumeUuid,
+    },
+    /// The array answered.
+    Created {
+        /// The name.
+        #[serde(with = "as_text")]
+        name: SnapshotName,
+        /// The identity the array gave it.
+        snapshot: SnapshotUuid,
+    },
+    /// The array said that it is gone, after a look.
+    Deleted {
+        /// The identity.
+        snapshot: SnapshotUuid,
+    },
+}
+
+/// The version of the format this code writes and reads.
+const VERSION: u32 = 1;
+
+/// Serde for types that have a text form only.
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        value: &T,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+    pub(super) fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        String::deserialize(from)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    /// CRC-32 of the entry's JSON as this code writes it.
+    crc32: u32,
+    entry: Entry,
+}
+
+/// CRC-32 (IEEE 802.3), bit by bit: a journal line is short.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(u32::MAX, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
+}
+
+fn encode(entry: &Entry) -> io::Result<Vec<u8>> {
+    let crc32 = crc32(&serde_json::to_vec(entry)?);
+    let mut line = serde_json::to_vec(&Line { crc32, entry: entry.clone() })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn decode(line: &[u8]) -> Result<Entry, String> {
+    let line: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let again = serde_json::to_vec(&line.entry).map_err(|error| error.to_string())?;
+    if crc32(&again) == line.crc32 { Ok(line.entry) } else { Err("wrong checksum".to_owned()) }
+}
+
+/// A journal being written.
+#[derive(Debug)]
+pub struct Journal {
+    run: RunId,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: File,
+    /// After a failed write the last line may be torn, so nothing may follow it.
+    broken: Option<String>,
+    /// Snapshots this run made and did not yet see gone.
+    open: BTreeMap<SnapshotUuid, SnapshotName>,
+}
+
+impl Journal {
+    /// Starts the journal of `run` at `path`, which must not exist.
+    ///
+    /// # Errors
+    /// When the file cannot be made durable.
+    pub fn create(path: &Path, run: RunId) -> io::Result<Journal> {
+        let file = create_private(path)?;
+        let inner = Mutex::new(Inner { file, broken: None, open: BTreeMap::new() });
+        let journal = Journal { run, inner };
+        journal.lock().append(&Entry::Run { v: VERSION, run, pid: std::process::id() })?;
+        if let Some(folder) = path.parent() {
+            sync_folder(folder)?;
+        }
+        Ok(journal)
+    }
+
+    /// The run it belongs to.
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Snapshots this run made and did not yet see gone.
+    pub fn open_snapshots(&self) -> Vec<(SnapshotUuid, SnapshotName)> {
+        self.lock().open.iter().map(|(uuid, name)| (*uuid, *name)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Appends one line and waits until it is on disk.
+    fn append(&mut self, entry: &Entry) -> io::Result<()> {
+        if let Some(why) = &self.broken {
+            return Err(io::Error::other(format!("the journal failed earlier: {why}")));
+        }
+        let line = encode(entry)?;
+        let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
+        written.inspect_err(|error| self.broken = Some(error.to_string()))
+    }
+}
+
+/// A snapshot that a journal knows of and that it did not see gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenSnapshot {
+    /// Its name.
+    pub name: SnapshotName,
+    /// The volume it was taken of.
+    pub volume: VolumeUuid,
+    /// Its identity; `None` if the run died before the array answered, so that it may not exist.
+    pub uuid: Option<SnapshotUuid>,
+}
+
+/// What a journal says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Records {
+    /// Whose journal it is; `None` if the run died before its first line was whole.
+    pub run: Option<RunId>,
+    /// Snapshots that may still exist, in the order they were asked for.
+    pub open: Vec<OpenSnapshot>,
+    /// Whether the last line was torn, and left out.
+    pub torn: bool,
+}
+
+/// A journal that cannot be believed.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// It cannot be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// The error.
+        source: io::Error,
+    },
+    /// A line that is not the last one is damaged.
+    #[error(
+        "{path}: line {line} is damaged ({why}); snapshots are still found by their names, with \
+         `lbaudit clean`"
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Reads a journal. A torn last line is what a crash leaves, and is ignored.
+///
+/// # Errors
+/// When the file cannot be read, or any other line is damaged.
+pub fn read(path: &Path) -> Result<Records, JournalError> {
+    let shown = || path.display().to_string();
+    let bytes = fs::read(path).map_err(|source| JournalError::Io { path: shown(), source })?;
+    parse(&bytes).map_err(|(line, why)| JournalError::Damaged { path: shown(), line, why })
+}
+
+/// Reads a journal's bytes; the error is the number of a damaged line and what is wrong with it.
+///
+/// # Errors
+/// When a line before the last is damaged.
+pub fn parse(bytes: &[u8]) -> Result<Records, (usize, String)> {
+    let mut records = Records::default();
+    let mut lines = bytes.split_inclusive(|&byte| byte == b'\n').zip(1..).peekable();
+    while let Some((line, number)) = lines.next() {
+        // Without its line end the CRC may fit and the line may still not have been synced.
+        let entry = match line.strip_suffix(b"\n") {
+            Some(whole) => decode(whole),
+            None => Err("no line end".to_owned()),
+        };
+        match entry {
+            Ok(entry) => records.add(entry).map_err(|why| (number, why))?,
+            Err(_) if lines.peek().is_none() => records.torn = true,
+            Err(why) => return Err((number, why)),
+        }
+    }
+    Ok(records)
+}
+
+impl Records {
+    fn add(&mut self, entry: Entry) -> Result<(), String> {
+        match entry {
+            Entry::Run { v, .. } if v != VERSION => return Err(format!("unknown version {v}")),
+            Entry::Run { .. } if self.run.is_some() => return Err("a second start".to_owned()),
+            Entry::Run { run, .. } => self.run = Some(run),
+            Entry::Intent { name, volume } => {
+                self.open.push(OpenSnapshot { name, volume, uuid: None });
+            }
+            Entry::Created { name, snapshot } => {
+                let open = self.open.iter_mut().rfind(|open| open.name == name);
+                open.ok_or_else(|| format!("{name} was made without intent"))?.uuid =
+                    Some(snapshot);
+            }
+            Entry::Deleted { snapshot } => self.open.retain(|open| open.uuid != Some(snapshot)),
+        }
+        Ok(())
+    }
+}
+
+/// An array with a journal around the life of its snapshots. Everything else goes straight through.
+///
+/// The intent is durable before the array is asked; if it cannot be, the array is not asked
+/// ([`ApiError::Journal`]). Only snapshots made through it are deleted through it.
+pub struct Journalled<'a> {
+    array: &'a dyn Array,
+    journal: &'a Journal,
+}
+
+impl<'a> Journalled<'a> {
+    /// Keeps `journal` around `array`.
+    pub fn new(array: &'a dyn Array, journal: &'a Journal) -> Journalled<'a> {
+        Journalled { array, journal }
+    }
+
+    fn is_ours(&self, info: &SnapshotInfo) -> bool {
+        info.name.parse().is_ok_and(|name: SnapshotName| name.run() == self.journal.run)
+    }
+
+    /// Notes that `snapshot` is gone, once, if it is one of ours.
+    fn saw_gone(&self, snapshot: SnapshotUuid) {
+        let mut journal = self.journal.lock();
+        if journal.open.remove(&snapshot).is_some() {
+            // If this fails the snapshot stays listed, which is harmless, and the next intent
+            // fails loudly.
+            let _ = journal.append(&Entry::Deleted { snapshot });
+        }
+    }
+}
+
+impl Array for Journalled<'_> {
+    fn capabilities(&self) -> Capabilities {
+        self.array.capabilities()
+    }
+    fn volume(&self, volume: VolumeUuid) -> Result<VolumeInfo, ApiError> {
+        self.array.volume(volume)
+    }
+    fn create_snapshot(
+        &self,
+        volume: VolumeUuid,
+        name: SnapshotName,
+    ) -> Result<SnapshotInfo, ApiError> {
+        let intent = self.journal.lock().append(&Entry::Intent { name, volume });
+        intent.map_err(|error| ApiError::Journal(error.to_string()))?;
+        let made = self.array.create_snapshot(volume, name)?;
+        let mut journal = self.journal.lock();
+        journal.open.insert(made.uuid, name);
+        // The intent is on disk, so a failure loses nothing: the snapshot is listed by its name.
+        // The next intent fails loudly.
+        let _ = journal.append(&Entry::Created { name, snapshot: made.uuid });
+        Ok(made)
+    }
+    fn snapshot(&self, snapshot: SnapshotUuid) -> Result<SnapshotInfo, ApiError> {
+        let answer = self.array.snapshot(snapshot);
+        match &answer {
+            Err(ApiError::NotFound(_)) => self.saw_gone(snapshot),
+            Ok(info) if info.state == SnapshotState::Deleted => self.saw_gone(snapshot),
+            _ => {}
+        }
+        answer
+    }
+    fn snapshots(&self) -> Result<Vec<SnapshotInfo>, ApiError> {
+        self.array.snapshots()
+    }
+    fn delete_snapshot(&self, snapshot: SnapshotUuid) -> Result<(), ApiError> {
+        let known = self.journal.lock().open.contains_key(&snapshot);
+        // Not known: gone already, or made by a call whose answer was lost. Its name tells.
+        if !known && !self.is_ours(&self.array.snapshot(snapshot)?) {
+            return Err(ApiError::Journal(format!(
+                "snapshot {snapshot} was not made by this run; `lbaudit clean` handles others"
+            )));
+        }
+        self.array.delete_snapshot(snapshot)
+    }
+    fn diff_page(
+        &self,
+        snapshot: SnapshotUuid,
+        base: Option<SnapshotUuid>,
+        from: Lba,
+    ) -> Result<Page, ApiError> {
+        self.array.diff_page(snapshot, base, from)
+    }
+    fn read_snapshot(
+        &self,
+        snapshot: SnapshotUuid,
+        at: Lba,
+        buf: &mut [u8],
+    ) -> Result<(), ApiError> {
+        self.array.read_snapshot(snapshot, at, buf)
+    }
+    fn rollback(&self, volume: VolumeUuid, to: SnapshotUuid) -> Result<(), ApiError> {
+        self.array.rollback(volume, to)
+    }
+    fn resize(&self, volume: VolumeUuid, len: LbaCount) -> Result<(), ApiError> {
+        self.array.resize(volume, len)
+    }
+    fn restart(&self, clean: bool) -> Result<(), ApiError> {
+        self.array.restart(clean)
+    }
+    fn clone_snapshot(&self, snapshot: SnapshotUuid) -> Result<VolumeUuid, ApiError> {
+        self.array.clone_snapshot(snapshot)
+    }
+    fn create_volume(
+        &self,
+        len: LbaCount,
+        uuid: Option<VolumeUuid>,
+    ) -> Result<VolumeUuid, ApiError> {
+        self.array.create_volume(len, uuid)
+    }
+    fn delete_volume(&self, volume: VolumeUuid) -> Result<(), ApiError> {
+        self.array.delete_volume(volume)
+    }
+}
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;
