@@ -397,7 +397,7 @@ fn push_whole(
         len.is_none_or(|len| start.checked_add(width).is_some_and(|end| end <= len.get()))
     };
     let cut = |width: u64| len.is_some_and(|len| start.checked_add(width) == Some(len.get()));
-    let fits = |width: &u64| *width > 0 && (width % CHUNK_LBAS == 0 || cut(*width));
+    let fits = |width: &u64| *width > 0 && (width.is_multiple_of(CHUNK_LBAS) || cut(*width));
     let inclusive = wide.checked_add(1).filter(fits);
     let exclusive = Some(wide).filter(fits);
     // Where both readings fit, the wider one loses nothing, as long as it ends in the volume.
