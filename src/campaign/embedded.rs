@@ -319,8 +319,11 @@ mod tests {
     fn a_child_that_fails_or_says_something_else_is_reported_with_its_words() {
         let (_dir, exe) = program("echo 'no such flag' >&2; exit 2");
         let error = Embedded::start(&exe, &[]).expect_err("it ended");
-        assert!(matches!(&error, EmbeddedError::Ended { status, messages }
-            if status.code() == Some(2) && messages == "no such flag"), "{error}");
+        assert!(
+            matches!(&error, EmbeddedError::Ended { status, messages }
+            if status.code() == Some(2) && messages == "no such flag"),
+            "{error}"
+        );
         let (_dir, exe) = program("echo '{\"v\":1}'; cat");
         let error = Embedded::start(&exe, &[]).expect_err("not a ready line");
         assert!(matches!(error, EmbeddedError::Unreadable { .. }), "{error}");

@@ -12,8 +12,8 @@ mod runner;
 
 mod sanity;
 
-pub use plan::Plan;
 pub use notes::note_of;
+pub use plan::Plan;
 pub use result::{Outcome, Phase, SuiteSummary, TestResult};
 pub use runner::{Options, Progress, run_suite, scenario_of};
 

@@ -86,7 +86,8 @@ pub fn run_suite(
         if !options.keep_snapshots {
             sweep(sut);
         }
-        let stop = options.fail_fast && matches!(result.outcome, Outcome::Fail(_) | Outcome::Error(_));
+        let stop =
+            options.fail_fast && matches!(result.outcome, Outcome::Fail(_) | Outcome::Error(_));
         summary.results.push(result.clone());
         on(Progress::Finished(result));
         if stop {
@@ -116,7 +117,8 @@ fn run_test(
     let mut notes = Vec::new();
     let mut mib_per_s = None;
     let scenario = scenario_of(spec, options);
-    sut.pipeline.limit_to = sut.pipeline.limit_to.take().map(|_| spec.footprint.iter().copied().collect::<LbaSet>());
+    sut.pipeline.limit_to =
+        sut.pipeline.limit_to.take().map(|_| spec.footprint.iter().copied().collect::<LbaSet>());
     let verdict = if let Some(why) = not_applicable(spec, sut) {
         Err(Outcome::NotApplicable(why))
     } else if let Err(contradiction) = precheck(&scenario, model) {
@@ -131,7 +133,9 @@ fn run_test(
                 on(Progress::Event(event));
             })
         }));
-        Ok(ran.unwrap_or_else(|panic| Verdict::Unknown(Reason::Tool(format!("panic: {}", panic_text(panic.as_ref()))))))
+        Ok(ran.unwrap_or_else(|panic| {
+            Verdict::Unknown(Reason::Tool(format!("panic: {}", panic_text(panic.as_ref()))))
+        }))
     };
     let tool_bug = matches!(verdict, Ok(Verdict::Unknown(Reason::Tool(_))));
     let outcome = verdict.map_or_else(|na| na, outcome_of);
@@ -149,13 +153,17 @@ fn outcome_of(verdict: Verdict) -> Outcome {
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without words".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without words".to_owned())
 }
 
 /// Why this target has nothing to test here, if it has not.
 fn not_applicable(spec: &TestSpec, sut: &Sut<'_>) -> Option<String> {
-    let own_code = spec.name == super::resilience::DELETED_BASE_SNAPSHOT.name && !sut.array.capabilities().refuses_deleted_base;
-    own_code.then(|| "this target keeps no snapshots of its own, so the refusal would be our own code".to_owned())
+    let own_code = spec.name == super::resilience::DELETED_BASE_SNAPSHOT.name
+        && !sut.array.capabilities().refuses_deleted_base;
+    own_code.then(|| {
+        "this target keeps no snapshots of its own, so the refusal would be our own code".to_owned()
+    })
 }
 
 /// Asks the array to delete every snapshot of the run that is still there. Failures are left to
@@ -191,19 +199,37 @@ fn audit(
     summary: &mut SuiteSummary,
     on: &mut dyn FnMut(Progress),
 ) {
-    let synced = |result: &&mut TestResult| matches!(result.outcome, Outcome::Pass) && result.notes.iter().any(|n| n.starts_with("synced"));
+    let synced = |result: &&mut TestResult| {
+        matches!(result.outcome, Outcome::Pass)
+            && result.notes.iter().any(|n| n.starts_with("synced"))
+    };
     let Some(last) = summary.results.iter_mut().rev().find(synced) else { return };
-    let Some(whole) = model.len(Role::Target).and_then(|len| Extent::new(Lba::new(0), len)) else { return };
-    let header = Header { volumes: options.volumes.clone(), policy: options.policy, planted: Vec::new(), seed: None, origin: "final audit of the target".to_owned() };
+    let Some(whole) = model.len(Role::Target).and_then(|len| Extent::new(Lba::new(0), len)) else {
+        return;
+    };
+    let header = Header {
+        volumes: options.volumes.clone(),
+        policy: options.policy,
+        planted: Vec::new(),
+        seed: None,
+        origin: "final audit of the target".to_owned(),
+    };
     let scenario = Scenario::new(header, [Op::Check(Check::TargetAsModelled { at: whole })]);
     let verdict = run(&scenario, model, sut, &mut |event| on(Progress::Event(event)));
     let since = |violation: Violation| Violation {
-        sentence: format!("{} (found by the final audit; any sync since that LBA was last checked may have done it)", violation.sentence),
+        sentence: format!(
+            "{} (found by the final audit; any sync since that LBA was last checked may have done it)",
+            violation.sentence
+        ),
         ..violation
     };
     match verdict {
         Verdict::Pass => {}
-        Verdict::Fail(violations) => last.outcome = Outcome::Fail(violations.into_iter().map(since).collect()),
-        Verdict::Unknown(reason) => last.outcome = Outcome::Error(format!("final audit of the target: {reason}")),
+        Verdict::Fail(violations) => {
+            last.outcome = Outcome::Fail(violations.into_iter().map(since).collect())
+        }
+        Verdict::Unknown(reason) => {
+            last.outcome = Outcome::Error(format!("final audit of the target: {reason}"))
+        }
     }
 }
