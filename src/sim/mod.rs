@@ -7,9 +7,10 @@
 //! honest code does it right.
 //!
 //! [`server`] serves it over HTTPS with the management API's own JSON ([`wire`]), tokens ([`jwt`])
-//! and certificate ([`tls`]).
+//! and certificate ([`tls`]); [`attach`] gives its volumes paths (FUSE files, loop devices), [`serve`]
+//! is both as a process.
 //!
-//! Not covered: attaching volumes as devices, legal freedoms.
+//! Not covered: legal freedoms.
 
 mod array;
 pub mod attach;
@@ -17,9 +18,6 @@ mod bugs;
 mod calls;
 mod diff;
 pub mod fuse;
-pub mod loopdev;
-mod port;
-//pub mod serve;
 pub mod jwt;
 pub mod loopdev;
 mod notes;

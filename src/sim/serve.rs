@@ -271,3 +271,7 @@ impl Secrets {
 fn private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;
