@@ -1,7 +1,3 @@
-//! Campaigns: what happens around scenarios.
-
-pub mod embedded;
-pub mod inproc;
 //! What surrounds scenarios: run folders, the journal of snapshots, clean-up, preflight.
 //!
 //! Nothing here runs a scenario's operations; what touches the array outside of scenarios goes
@@ -9,6 +5,8 @@ pub mod inproc;
 
 pub mod cleanup;
 pub mod doctor;
+pub mod embedded;
+pub mod inproc;
 pub mod journal;
 pub mod store;
 #[cfg(test)]
