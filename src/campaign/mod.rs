@@ -1,4 +1,6 @@
 //! What surrounds scenarios: run folders, the journal of snapshots, clean-up, preflight.
+//! Campaigns: what happens around scenarios: run folders, the journal of snapshots, clean-up,
+//! preflight, and the simulator a run brings along.
 //!
 //! Nothing here runs a scenario's operations; what touches the array outside of scenarios goes
 //! through `crate::array`'s facade.
