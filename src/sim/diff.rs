@@ -6,6 +6,7 @@ use super::bugs::{Bug, BugSet};
 use super::tracking::{CHUNK, Epoch, Masks, Origin, Preload, Tracking};
 use super::{SimPage, SimRange};
 use std::collections::btree_map;
+use std::ops::Range;
 
 /// Bugs that spoil the answer itself; they look at all of it for every page.
 const ANSWER_BUGS: BugSet = BugSet::of(&[
@@ -45,35 +46,20 @@ pub(super) struct Ask {
     pub(super) len_lbas: u64,
 }
 
-/// Chunks with bits, ascending, from one place.
+/// Chunks with bits, ascending.
 enum Source<'a> {
-    Masks(std::iter::Peekable<btree_map::Range<'a, u64, u64>>),
-    Pattern { preload: Preload, next: u64, end_lba: u64 },
+    Masks(btree_map::Range<'a, u64, u64>),
+    Pattern { preload: Preload, chunks: Range<u64>, end_lba: u64 },
 }
 
-impl<'a> Source<'a> {
-    fn masks(masks: &'a Masks, from: u64) -> Source<'a> {
-        Source::Masks(masks.range(from..).peekable())
-    }
+impl Iterator for Source<'_> {
+    type Item = (u64, u64);
 
-    fn chunk(&mut self) -> Option<u64> {
+    fn next(&mut self) -> Option<(u64, u64)> {
         match self {
-            Source::Masks(masks) => masks.peek().map(|&(&chunk, _)| chunk),
-            Source::Pattern { next, end_lba, .. } => {
-                (*next < end_lba.div_ceil(CHUNK)).then_some(*next)
-            }
-        }
-    }
-
-    fn take(&mut self, chunk: u64) -> u64 {
-        if self.chunk() != Some(chunk) {
-            return 0;
-        }
-        match self {
-            Source::Masks(masks) => masks.next().map_or(0, |(_, &bits)| bits),
-            Source::Pattern { preload, next, end_lba } => {
-                *next += 1;
-                preload.bits(chunk) & below(chunk, *end_lba)
+            Source::Masks(masks) => masks.next().map(|(&chunk, &bits)| (chunk, bits)),
+            Source::Pattern { preload, chunks, end_lba } => {
+                chunks.next().map(|chunk| (chunk, preload.bits(chunk) & below(chunk, *end_lba)))
             }
         }
     }
@@ -91,7 +77,49 @@ fn below(chunk: u64, end_lba: u64) -> u64 {
 /// The OR of several sources up to an LBA, chunk by chunk; chunks without bits are left out.
 pub(super) struct Changed<'a> {
     sources: Vec<Source<'a>>,
+    /// The next chunk and bits of each source, chunks apart so that finding the least is quick.
+    chunks: Vec<u64>,
+    bits: Vec<u64>,
     end_lba: u64,
+}
+
+/// The next chunk of a source that has none.
+const EXHAUSTED: u64 = u64::MAX;
+
+impl<'a> Changed<'a> {
+    fn new(end_lba: u64) -> Changed<'a> {
+        Changed { sources: Vec::new(), chunks: Vec::new(), bits: Vec::new(), end_lba }
+    }
+
+    fn add(&mut self, mut source: Source<'a>) {
+        if let Some((chunk, bits)) = source.next() {
+            self.chunks.push(chunk);
+            self.bits.push(bits);
+            self.sources.push(source);
+        }
+    }
+
+    fn add_masks(&mut self, masks: &'a Masks, from: u64) {
+        self.add(Source::Masks(masks.range(from..)));
+    }
+
+    fn add_pattern(&mut self, preload: Preload, from: u64, end_lba: u64) {
+        let chunks = from..end_lba.div_ceil(CHUNK);
+        self.add(Source::Pattern { preload, chunks, end_lba });
+    }
+
+    /// Takes one chunk off every source that has it.
+    fn take(&mut self, chunk: u64) -> u64 {
+        let mut taken = 0;
+        for place in 0..self.chunks.len() {
+            if self.chunks[place] == chunk {
+                taken |= self.bits[place];
+                (self.chunks[place], self.bits[place]) =
+                    self.sources[place].next().unwrap_or((EXHAUSTED, 0));
+            }
+        }
+        taken
+    }
 }
 
 impl Iterator for Changed<'_> {
@@ -99,12 +127,11 @@ impl Iterator for Changed<'_> {
 
     fn next(&mut self) -> Option<(u64, u64)> {
         loop {
-            let chunk = self.sources.iter_mut().filter_map(Source::chunk).min()?;
-            if chunk * CHUNK >= self.end_lba {
+            let chunk = self.chunks.iter().copied().min().unwrap_or(EXHAUSTED);
+            if chunk >= self.end_lba.div_ceil(CHUNK) {
                 return None;
             }
-            let bits = self.sources.iter_mut().fold(0, |bits, source| bits | source.take(chunk));
-            let bits = bits & below(chunk, self.end_lba);
+            let bits = self.take(chunk) & below(chunk, self.end_lba);
             if bits != 0 {
                 return Some((chunk, bits));
             }
@@ -123,8 +150,8 @@ impl Tracking {
     pub(super) fn origin_of_clone(&self, snap: usize, len_lbas: u64) -> Origin {
         let epochs = self.links[..=snap].iter().map(|link| &link.epoch);
         let own = self.changed(epochs, false, 0, len_lbas);
-        let inherited =
-            Changed { sources: vec![Source::masks(&self.origin.masks, 0)], end_lba: len_lbas };
+        let mut inherited = Changed::new(len_lbas);
+        inherited.add_masks(&self.origin.masks, 0);
         let mut masks: Masks = inherited.collect();
         for (chunk, bits) in own {
             *masks.entry(chunk).or_default() |= bits;
@@ -140,25 +167,22 @@ impl Tracking {
         from: u64,
         end_lba: u64,
     ) -> Changed<'a> {
-        let mut sources = Vec::with_capacity(self.links.len() + 2);
-        let mut everything = false;
+        let mut changed = Changed::new(end_lba);
+        let mut everything = origin && self.bugs.has(Bug::AllocatedMeansEverything);
         for epoch in epochs {
             everything |= epoch.everything;
-            if !epoch.masks.is_empty() {
-                sources.push(Source::masks(&epoch.masks, from));
-            }
+            changed.add_masks(&epoch.masks, from);
         }
         if origin {
-            sources.push(Source::masks(&self.origin.masks, from));
+            changed.add_masks(&self.origin.masks, from);
             if let Some((preload, end_lba)) = self.origin.preload {
-                sources.push(Source::Pattern { preload, next: from, end_lba });
+                changed.add_pattern(preload, from, end_lba);
             }
-            everything |= self.bugs.has(Bug::AllocatedMeansEverything);
         }
         if everything {
-            sources.push(Source::Pattern { preload: Preload::Dense, next: from, end_lba });
+            changed.add_pattern(Preload::Dense, from, end_lba);
         }
-        Changed { sources, end_lba }
+        changed
     }
 
     /// One page of what changed after the base's cut (or since creation) up to the snapshot's cut.
@@ -179,7 +203,6 @@ impl Tracking {
             return SimPage::default();
         }
         let (from, offset_in_chunk) = (ask.offset_lba / CHUNK, ask.offset_lba % CHUNK);
-        self.planted.calls += u64::from(from == 0);
         let whole = self.planted_answer(ask);
         let mut rest = whole.range(from..).map(|(&chunk, &bits)| (chunk, bits));
         let page = cut_page(&mut rest, ask.limit);
@@ -238,7 +261,7 @@ impl Tracking {
         if let Some(base_epoch) = base_epoch.filter(|_| bugs.has(Bug::DirtyDirtyEqualsClean)) {
             clear(&mut answer, &base_epoch.masks);
         }
-        if bugs.has(Bug::AnswerVaries) && self.planted.calls.is_multiple_of(2) {
+        if bugs.has(Bug::AnswerVaries) && self.answer_varies(ask) {
             for link in &self.links[first..last] {
                 clear(&mut answer, &link.epoch.rewritten);
             }
@@ -257,6 +280,14 @@ impl Tracking {
             self.planted.answers.insert(key, answer.clone());
         }
         answer
+    }
+
+    /// Planted: whether this is the second, fifth, eighth ... walk over this very pair.
+    fn answer_varies(&mut self, ask: Ask) -> bool {
+        let pair = (ask.base.map(|base| self.links[base].cut), self.links[ask.snap].cut);
+        let walks = self.planted.walks.entry(pair).or_default();
+        *walks += u64::from(ask.offset_lba < CHUNK);
+        *walks % 3 == 2
     }
 
     /// Planted: what goes wrong between two pages.

@@ -103,9 +103,9 @@ pub(super) struct Planted {
     /// The last big discard of this epoch.
     hole: Option<Range<u64>>,
     cuts_since_restart: Option<u32>,
-    /// Answers by base, and the number of calls so far.
+    /// Answers by base, and the number of walks begun by base and snapshot.
     pub(super) answers: BTreeMap<Option<u64>, Masks>,
-    pub(super) calls: u64,
+    pub(super) walks: BTreeMap<(Option<u64>, u64), u64>,
     /// One-shot: the next tracking record cannot be stored.
     record_fails: bool,
 }
@@ -236,9 +236,9 @@ impl Tracking {
         }
         let crosses = lbas.start / CHUNK != (lbas.end - 1) / CHUNK;
         if crosses && self.has(Bug::UnalignedWriteTruncates) {
-            if lbas.end % CHUNK != 0 {
+            if !lbas.end.is_multiple_of(CHUNK) {
                 lbas.end -= 1;
-            } else if lbas.start % CHUNK != 0 {
+            } else if !lbas.start.is_multiple_of(CHUNK) {
                 lbas.start += 1;
             }
         }

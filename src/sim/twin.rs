@@ -104,7 +104,7 @@ fn walk(
         if page.next_offset_lba == 0 {
             return Ok(found);
         }
-        prop_assert!(page.next_offset_lba > offset && page.next_offset_lba % 64 == 0);
+        prop_assert!(page.next_offset_lba > offset && page.next_offset_lba.is_multiple_of(64));
         offset = page.next_offset_lba;
     }
 }
