@@ -1,4 +1,3 @@
-//! What surrounds scenarios: run folders, the journal of snapshots, clean-up, preflight.
 //! Campaigns: what happens around scenarios: run folders, the journal of snapshots, clean-up,
 //! preflight, and the simulator a run brings along.
 //!
