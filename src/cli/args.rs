@@ -3,6 +3,8 @@
 
 use super::config::{Seconds, Size};
 use crate::block::{BitmapOrder, Policy, VolumeUuid};
+use crate::device::ConsentItem;
+use crate::lightbits::Fingerprint;
 use crate::suite::Phase;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -43,7 +45,7 @@ pub struct TargetArgs {
     pub ca_file: Option<PathBuf>,
     /// SHA-256 of the server's certificate, hex; repeatable.
     #[arg(long, value_name = "HEX", env = "LBAUDIT_PIN_SHA256", value_delimiter = ',')]
-    pub pin_sha256: Vec<String>,
+    pub pin_sha256: Vec<Fingerprint>,
     /// Do not verify the server's certificate.
     #[arg(long)]
     pub insecure: bool,
@@ -185,7 +187,7 @@ pub struct SuiteArgs {
         value_name = "LAST12",
         help_heading = "Target (none of these: an embedded simulator)"
     )]
-    pub destroy: Vec<String>,
+    pub destroy: Vec<ConsentItem>,
     /// Who plays the array.
     #[arg(long, value_name = "NAME", default_value = "lightbits")]
     pub backend: Backend,

@@ -3,6 +3,8 @@
 use super::args::{Backend, ChecksumArg, SuiteArgs, TargetArgs};
 use super::select::Selection;
 use crate::block::{BitmapOrder, ByteLen, Policy, VolumeUuid};
+use crate::device::ConsentItem;
+use crate::lightbits::TlsConfig;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -33,17 +35,6 @@ pub enum ConfigError {
     /// No token.
     #[error("no token: set LIGHTBITS_JWT, or give --jwt-file or --jwt-command")]
     NoToken,
-    /// The endpoint is no https URL.
-    #[error("endpoint `{0}` is no https:// URL")]
-    BadEndpoint(String),
-    /// A pin is no SHA-256.
-    #[error(
-        "--pin-sha256 `{0}` is not 64 hex digits: give the SHA-256 of the server's certificate"
-    )]
-    BadPin(String),
-    /// A consent is no end of a UUID.
-    #[error("--destroy `{0}` is not 12 hex digits: give the last 12 of the volume's UUID")]
-    BadConsent(String),
     /// Source and target are one volume.
     #[error("source and target are the same volume {0}: give two")]
     SameVolume(VolumeUuid),
@@ -72,17 +63,6 @@ pub enum Token {
     Command(String),
 }
 
-/// How the server proves who it is.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Tls {
-    /// Certificates to trust.
-    pub ca_file: Option<PathBuf>,
-    /// SHA-256 of certificates to accept.
-    pub pins: Vec<[u8; 32]>,
-    /// Accept anybody.
-    pub insecure: bool,
-}
-
 /// How to talk to an array.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Connection {
@@ -93,7 +73,7 @@ pub struct Connection {
     /// Where the token comes from.
     pub token: Token,
     /// How the server proves who it is.
-    pub tls: Tls,
+    pub tls: TlsConfig,
 }
 
 /// The two volumes.
@@ -125,8 +105,8 @@ pub enum Target {
         connection: Connection,
         /// Which volumes.
         volumes: Volumes,
-        /// Ends of the UUIDs of volumes that may be destroyed, lower case.
-        destroy: Vec<String>,
+        /// Consent to overwrite them, as far as flags gave it.
+        destroy: Vec<ConsentItem>,
     },
     /// QEMU's own change tracker.
     Qemu {
@@ -235,8 +215,7 @@ fn suite_target(args: &SuiteArgs, env_token: Option<String>) -> Result<Target, C
     }
     let connection = args.target.connection(env_token, &VOLUME_FLAGS)?;
     let volumes = args.target.volumes()?;
-    let destroy = args.destroy.iter().map(|text| consent(text)).collect::<Result<_, _>>()?;
-    Ok(Target::Array { connection, volumes, destroy })
+    Ok(Target::Array { connection, volumes, destroy: args.destroy.clone() })
 }
 
 /// Flags that a command needs besides the endpoint.
@@ -286,13 +265,6 @@ impl TargetArgs {
                 None => ConfigError::NoTarget(missing),
             });
         }
-        let is_https = |url: &&String| {
-            url.strip_prefix("https://")
-                .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
-        };
-        if let Some(bad) = self.endpoint.iter().find(|url| !is_https(url)) {
-            return Err(ConfigError::BadEndpoint(bad.clone()));
-        }
         Ok(Connection {
             endpoints: self.endpoint.clone(),
             project: self.project.clone().unwrap_or_else(|| "default".to_owned()),
@@ -332,38 +304,15 @@ impl TargetArgs {
                 .ok_or(ConfigError::NoToken),
         }
     }
-    fn tls(&self) -> Result<Tls, ConfigError> {
+    fn tls(&self) -> Result<TlsConfig, ConfigError> {
         if self.insecure && !self.pin_sha256.is_empty() {
             return Err(ConfigError::Both("--insecure", "--pin-sha256"));
         }
         if self.insecure && self.ca_file.is_some() {
             return Err(ConfigError::Both("--insecure", "--ca-file"));
         }
-        let pins = self.pin_sha256.iter().map(|text| pin(text)).collect::<Result<_, _>>()?;
-        Ok(Tls { ca_file: self.ca_file.clone(), pins, insecure: self.insecure })
-    }
-}
-
-/// A SHA-256 in hex, with or without the colons that openssl prints.
-fn pin(text: &str) -> Result<[u8; 32], ConfigError> {
-    let bad = || ConfigError::BadPin(text.to_owned());
-    let digits: Vec<u8> = text.bytes().filter(|&c| c != b':').collect();
-    if digits.len() != 64 {
-        return Err(bad());
-    }
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let value = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        *byte = value(pair[0]).zip(value(pair[1])).map(|(hi, lo)| hi << 4 | lo).ok_or_else(bad)?;
-    }
-    Ok(bytes)
-}
-
-fn consent(text: &str) -> Result<String, ConfigError> {
-    if text.len() == 12 && text.bytes().all(|c| c.is_ascii_hexdigit()) {
-        Ok(text.to_ascii_lowercase())
-    } else {
-        Err(ConfigError::BadConsent(text.to_owned()))
+        let (ca_file, pins) = (self.ca_file.clone(), self.pin_sha256.clone());
+        Ok(TlsConfig { ca_file, pins, insecure: self.insecure })
     }
 }
 

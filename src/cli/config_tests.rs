@@ -44,7 +44,7 @@ fn the_originals_flags_mean_an_array() {
     assert_eq!(connection.project, "default");
     assert_eq!(volumes.source.to_string(), SOURCE);
     assert_eq!(volumes.target_device, Some(PathBuf::from("/dev/nvme0n2")));
-    assert_eq!(destroy, Vec::<String>::new());
+    assert_eq!(destroy, []);
     assert!(matches!(connection.token, Token::Environment(_)));
     assert_eq!((config.policy, config.external_checksum), (Policy::Chunk, true));
 }
@@ -73,7 +73,7 @@ fn any_target_flag_needs_all_of_them() {
 #[test]
 fn contradictions_are_refused() {
     let zeros = "0".repeat(64);
-    let cases: [(Result<SuiteConfig, ConfigError>, ConfigError); 7] = [
+    let cases: [(Result<SuiteConfig, ConfigError>, ConfigError); 5] = [
         (array(&["--in-process"]), ConfigError::EmbeddedOnly("--in-process")),
         (array(&["--jwt", "a", "--jwt-file", "b"]), ConfigError::Both("--jwt", "--jwt-file")),
         (
@@ -81,8 +81,6 @@ fn contradictions_are_refused() {
             ConfigError::Both("--insecure", "--pin-sha256"),
         ),
         (array(&["--insecure", "--ca-file", "x"]), ConfigError::Both("--insecure", "--ca-file")),
-        (array(&["--pin-sha256", "12"]), ConfigError::BadPin("12".to_owned())),
-        (array(&["--destroy", "bd382af936d"]), ConfigError::BadConsent("bd382af936d".to_owned())),
         (array(&["--backend", "qemu"]), ConfigError::Both("--backend qemu", "--endpoint")),
     ];
     for (result, error) in cases {
@@ -97,14 +95,6 @@ fn one_volume_twice_is_refused() {
 }
 
 #[test]
-fn only_https_endpoints_are_taken() {
-    for bad in ["http://a", "192.168.1.1", "https://", "https:///x", "ftp://a"] {
-        let flags = ["--endpoint", bad, "--source-uuid", SOURCE, "--target-uuid", COPY];
-        assert_eq!(config(&flags), Err(ConfigError::BadEndpoint(bad.to_owned())));
-    }
-}
-
-#[test]
 fn a_token_is_needed_and_never_printed() {
     let args = |flags: &[&str]| {
         let line = [&["suite"], ARRAY.as_slice(), flags].concat();
@@ -114,16 +104,6 @@ fn a_token_is_needed_and_never_printed() {
     assert_eq!(SuiteConfig::new(&args(&[]), Some(" \n".to_owned())), Err(ConfigError::NoToken));
     let config = SuiteConfig::new(&args(&["--jwt", "canary"]), None).expect("a token is there");
     assert!(!format!("{config:?}").contains("canary"));
-}
-
-#[test]
-fn pins_read_with_and_without_colons() {
-    let plain = "ab".repeat(32);
-    let colons = vec!["AB"; 32].join(":");
-    assert_eq!(pin(&plain), Ok([0xab; 32]));
-    assert_eq!(pin(&colons), Ok([0xab; 32]));
-    assert!(pin(&"zz".repeat(32)).is_err());
-    assert!(pin(&"é".repeat(32)).is_err());
 }
 
 #[test]

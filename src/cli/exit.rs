@@ -85,10 +85,13 @@ impl Exit {
         } else {
             Exit::Passed
         };
+        if !summary.left_behind.is_empty() {
+            exit = exit.or(Exit::Nothing);
+        }
         if summary.interrupted {
             exit = exit.or(stopped.unwrap_or(Exit::Interrupted));
         }
-        exit
+        if summary.tool_bug { exit.or(Exit::Bug) } else { exit }
     }
 }
 
@@ -162,6 +165,11 @@ mod tests {
         assert_eq!(exit(vec![Outcome::Pass, error()], false), Exit::CouldNotTest);
         assert_eq!(exit(vec![fail(), error()], false), Exit::Violation);
         assert_eq!(exit(vec![fail()], true), Exit::Interrupted);
+        let bug = SuiteSummary { tool_bug: true, ..summary(vec![fail()], true) };
+        assert_eq!(Exit::of_suite(&bug, None), Exit::Bug);
+        let left_behind = vec![crate::block::SnapshotUuid::from_u128(7)];
+        let left = SuiteSummary { left_behind, ..summary(vec![Outcome::Pass], false) };
+        assert_eq!(Exit::of_suite(&left, None), Exit::Nothing);
         let stopped = Exit::of_suite(&summary(vec![], true), Some(Exit::Terminated));
         assert_eq!(stopped, Exit::Terminated);
     }

@@ -15,7 +15,7 @@ pub struct Stop {
 
 #[derive(Debug, Default)]
 struct Shared {
-    flag: AtomicBool,
+    flag: Arc<AtomicBool>,
     signal: AtomicI32,
     /// What removes what an impatient user leaves behind.
     cleanup: Mutex<Option<String>>,
@@ -40,6 +40,10 @@ impl Stop {
     /// The flag that waits and copies look at.
     pub fn flag(&self) -> &AtomicBool {
         &self.shared.flag
+    }
+    /// The same flag, for those who keep it.
+    pub fn shared_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.shared.flag)
     }
     /// How the run ends if a signal ended it.
     pub fn exit(&self) -> Option<Exit> {

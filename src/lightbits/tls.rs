@@ -82,7 +82,7 @@ impl fmt::Display for Fingerprint {
 }
 
 /// How the server's certificate is judged.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TlsConfig {
     /// PEM file with the only roots to trust, instead of the platform's.
     pub ca_file: Option<PathBuf>,
