@@ -14,5 +14,4 @@ pub mod report;
 pub mod scenario;
 pub mod sim;
 pub mod suite;
-pub mod campaign;
 pub mod sync;
