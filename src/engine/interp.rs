@@ -24,6 +24,7 @@ use crate::sync::{
     DiffAnswer, PipelineBug, SnapshotSource, WalkError, WalkRequest, WriteLogged, chain_order,
     copy, plan, walk,
 };
+use std::collections::HashMap;
 
 /// Runs a scenario against the target and judges it.
 ///
@@ -35,6 +36,19 @@ pub fn run(
     sut: &mut Sut<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> Verdict {
+    run_answered(scenario, model, sut, on_event).0
+}
+
+/// The LBAs that each fully answered diff of a scenario reported, by snapshot and base.
+pub type Answers = HashMap<(Label, Option<Label>), LbaSet>;
+
+/// As [`run`], and gives the answers out besides.
+pub fn run_answered(
+    scenario: &Scenario,
+    model: &mut Model,
+    sut: &mut Sut<'_>,
+    on_event: &mut dyn FnMut(Event),
+) -> (Verdict, Answers) {
     model.begin_scenario();
     let mut interp =
         Interp { model, sut, policy: scenario.header.policy, session: Session::default() };
@@ -53,7 +67,7 @@ pub fn run(
             Err(Halt::Skip(why)) => on_event(Event::Skipped { op: step.op.clone(), why }),
             // What is known to be wrong stays wrong, whatever fails afterwards.
             Err(Halt::Unknown(_)) if !violations.is_empty() => break,
-            Err(Halt::Unknown(reason)) => return Verdict::Unknown(reason),
+            Err(Halt::Unknown(reason)) => return (Verdict::Unknown(reason), Answers::new()),
             Err(Halt::Violations(found)) => {
                 for violation in &found {
                     on_event(Event::Violation { violation: violation.clone() });
@@ -62,10 +76,12 @@ pub fn run(
             }
         }
     }
-    if violations.is_empty() && interp.session.compared == 0 {
-        return Verdict::Unknown(Reason::NothingCompared);
-    }
-    Verdict::of(violations)
+    let answers = interp.session.answers.drain().map(|(pair, (_, set))| (pair, set)).collect();
+    let verdict = match violations.is_empty() && interp.session.compared == 0 {
+        true => Verdict::Unknown(Reason::NothingCompared),
+        false => Verdict::of(violations),
+    };
+    (verdict, answers)
 }
 
 struct Interp<'i, 'a> {
