@@ -8,6 +8,7 @@ pub mod arm;
 pub mod cleanup;
 pub mod doctor;
 pub mod embedded;
+pub mod fixed_matrix;
 pub mod inproc;
 pub mod journal;
 pub mod store;

@@ -64,15 +64,7 @@ pub(super) fn evaluate(
             ))),
             LastDiff::None => nothing_asked(),
         },
-        Check::EmptyDiff
-        | Check::Reported { .. }
-        | Check::NotReported { .. }
-        | Check::ReportedAtLeast { .. }
-        | Check::ReportedAbout { .. }
-        | Check::RangesWithin { .. }
-        | Check::RangesAtLeast { .. }
-        | Check::Bits { .. }
-        | Check::Contiguous { .. } => match &session.last_diff {
+        _ => match &session.last_diff {
             LastDiff::Answered { answer, pair: (snap, base) } => {
                 of_answer(check, answer).map_err(|halt| match halt {
                     Halt::Violations(v) => {

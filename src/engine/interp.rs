@@ -3,8 +3,7 @@
 //! It is total: any list of operations runs. An operation that means nothing here (a label never
 //! taken, an extent outside the volume) or that the target does not offer is skipped and said so.
 //! Every diff and sync is judged by the oracle; explicit checks come on top. It stops at the first
-//! step with a violation, but still asks the checks that follow it directly: they speak of the
-//! same answer. Not covered: operations in flight together, which no target of this step offers.
+//! step with a violation, but still asks the checks of the same answer that follow it directly. Not covered: operations in flight together, which no target of this step offers.
 
 use super::checks::evaluate;
 use super::event::Event;
@@ -54,7 +53,8 @@ pub fn run_answered(
         Interp { model, sut, policy: scenario.header.policy, session: Session::default() };
     let mut violations: Vec<Violation> = Vec::new();
     for (index, step) in scenario.steps.iter().enumerate() {
-        if !violations.is_empty() && !matches!(step.op, Op::Check(_)) {
+        let also_asked = matches!(&step.op, Op::Check(check) if check.speaks_of_the_answer());
+        if !violations.is_empty() && !also_asked {
             break;
         }
         on_event(Event::Step { index, op: step.op.clone() });
@@ -294,6 +294,7 @@ impl Interp<'_, '_> {
         emit: Emit<'_>,
     ) -> Result<Option<DiffAnswer>, Halt> {
         let (snap, base) = pair;
+        self.session.last_diff = LastDiff::None;
         let expected = self.model.expected(snap, base);
         let owner = self.model.snapshot(snap).map_or(Role::Source, |snapshot| snapshot.role);
         let version = self.model.version(owner);

@@ -116,6 +116,25 @@ pub enum Check {
     },
 }
 
+impl Check {
+    /// Whether it speaks of a diff's answer alone, so that it can be asked even after a sync that
+    /// did not copy.
+    pub const fn speaks_of_the_answer(&self) -> bool {
+        matches!(
+            self,
+            Check::EmptyDiff
+                | Check::Reported { .. }
+                | Check::NotReported { .. }
+                | Check::ReportedAtLeast { .. }
+                | Check::ReportedAbout { .. }
+                | Check::RangesWithin { .. }
+                | Check::RangesAtLeast { .. }
+                | Check::Bits { .. }
+                | Check::Contiguous { .. }
+        )
+    }
+}
+
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
