@@ -5,6 +5,8 @@
 //! through `crate::array`'s facade.
 
 pub mod arm;
+#[cfg(test)]
+mod attached_tests;
 pub mod cleanup;
 pub mod doctor;
 pub mod embedded;

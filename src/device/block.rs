@@ -184,7 +184,6 @@ pub struct HandshakeProof {
 impl HandshakeProof {
     /// The proof for `device`; to be made by `campaign::arm` alone, after the handshake's answers
     /// were judged (`safety.md`).
-    #[allow(dead_code, reason = "its only caller is campaign::arm")]
     pub(crate) fn judged(device: &Identified) -> HandshakeProof {
         HandshakeProof { volume: device.volume() }
     }
