@@ -10,10 +10,10 @@ use super::event::Event;
 use super::session::{Emit, Halt, LastDiff, Pair, Session, SyncRecord};
 use super::sut::{DeviceHandle, Sut, SutVolume};
 use super::transfer::{rewrite, write_stamped, write_zeros};
-use super::verify::{Tile, wrong_in};
+use super::verify::{Tile, WrongBlocks, wrong_in};
 use crate::array::{ApiError, BlockDevice, wait_available, wait_gone};
 use crate::block::{CHUNK_LBAS, Extent, Lba, LbaCount, LbaSet, Policy, Role};
-use crate::model::{Expected, Model, Prediction, Value};
+use crate::model::{Expected, Model, Prediction, Value, Values};
 use crate::oracle::{
     Kind, Reason, Verdict, Violation, content_violation, judge_answered, judge_bounds,
     judge_refused, judge_repeat, judge_triangle,
@@ -563,7 +563,7 @@ impl Interp<'_, '_> {
     }
 }
 
-type Wrong = Option<(crate::model::Values, Vec<(Lba, crate::block::Diagnosis)>)>;
+type Wrong = Option<(Values, WrongBlocks)>;
 
 fn content(role: Role, found: Wrong, when: &str) -> Done {
     match found.and_then(|(values, wrong)| content_violation(role, &wrong, &values, when)) {

@@ -16,6 +16,9 @@ const READ_LBAS: LbaCount = LbaCount::new(256);
 const THREADED_FROM: usize = 8;
 const THREADS: usize = 2;
 
+/// Blocks that are wrong, and what each turned out to be.
+pub(super) type WrongBlocks = Vec<(Lba, Diagnosis)>;
+
 /// A stretch and what it may hold.
 pub(super) type Tile = (Extent, Values);
 
@@ -29,14 +32,14 @@ pub(super) fn wrong_in(
     tiles: &[Tile],
     (run, role): (RunId, Role),
     stop: &AtomicBool,
-) -> Result<Option<(Values, Vec<(Lba, Diagnosis)>)>, DeviceError> {
+) -> Result<Option<(Values, WrongBlocks)>, DeviceError> {
     let pieces: Vec<(Extent, &Values)> = tiles
         .iter()
         .filter(|(_, values)| values.as_slice().is_some())
         .flat_map(|(at, values)| at.pieces(READ_LBAS).map(move |piece| (piece, values)))
         .collect();
     let next = AtomicUsize::new(0);
-    let found: Mutex<Vec<(usize, Vec<(Lba, Diagnosis)>)>> = Mutex::new(Vec::new());
+    let found: Mutex<Vec<(usize, WrongBlocks)>> = Mutex::new(Vec::new());
     let work = || -> Result<(), DeviceError> {
         let mut reader = Reader::new(device, twin);
         while let Some((at, values)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {

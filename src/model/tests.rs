@@ -1,5 +1,7 @@
 //! The model against a second, naive one: a record per LBA and snapshot, brute force.
 
+#![expect(clippy::cast_possible_truncation, reason = "the brute-force twin indexes arrays of 96")]
+
 use super::*;
 use crate::block::{BlockSize, CloneFullDiff, Durability, Lba, RollbackKind};
 use proptest::prelude::*;

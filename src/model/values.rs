@@ -135,6 +135,7 @@ impl ValueMap {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the brute-force twin indexes a small array")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
