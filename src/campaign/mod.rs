@@ -4,6 +4,7 @@
 //! Nothing here runs a scenario's operations; what touches the array outside of scenarios goes
 //! through `crate::array`'s facade.
 
+pub mod arm;
 pub mod cleanup;
 pub mod doctor;
 pub mod embedded;

@@ -14,7 +14,7 @@ use super::transfer::{rewrite, write_stamped, write_zeros};
 use super::verify::{Tile, wrong_in};
 use crate::array::{ApiError, BlockDevice, wait_available, wait_gone};
 use crate::block::{CHUNK_LBAS, Extent, Lba, LbaCount, LbaSet, Policy, Role};
-use crate::model::{Expected, Model, Prediction};
+use crate::model::{Expected, Model, Prediction, Value};
 use crate::oracle::{
     Kind, Reason, Verdict, Violation, content_violation, judge_answered, judge_bounds,
     judge_refused, judge_repeat, judge_triangle,
@@ -24,6 +24,7 @@ use crate::sync::{
     DiffAnswer, PipelineBug, SnapshotSource, WalkError, WalkRequest, WriteLogged, chain_order,
     copy, plan, walk,
 };
+use std::collections::HashMap;
 
 /// Runs a scenario against the target and judges it.
 ///
@@ -35,6 +36,19 @@ pub fn run(
     sut: &mut Sut<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> Verdict {
+    run_answered(scenario, model, sut, on_event).0
+}
+
+/// The LBAs that each fully answered diff of a scenario reported, by snapshot and base.
+pub type Answers = HashMap<(Label, Option<Label>), LbaSet>;
+
+/// As [`run`], and gives the answers out besides.
+pub fn run_answered(
+    scenario: &Scenario,
+    model: &mut Model,
+    sut: &mut Sut<'_>,
+    on_event: &mut dyn FnMut(Event),
+) -> (Verdict, Answers) {
     model.begin_scenario();
     let mut interp =
         Interp { model, sut, policy: scenario.header.policy, session: Session::default() };
@@ -53,7 +67,7 @@ pub fn run(
             Err(Halt::Skip(why)) => on_event(Event::Skipped { op: step.op.clone(), why }),
             // What is known to be wrong stays wrong, whatever fails afterwards.
             Err(Halt::Unknown(_)) if !violations.is_empty() => break,
-            Err(Halt::Unknown(reason)) => return Verdict::Unknown(reason),
+            Err(Halt::Unknown(reason)) => return (Verdict::Unknown(reason), Answers::new()),
             Err(Halt::Violations(found)) => {
                 for violation in &found {
                     on_event(Event::Violation { violation: violation.clone() });
@@ -62,10 +76,12 @@ pub fn run(
             }
         }
     }
-    if violations.is_empty() && interp.session.compared == 0 {
-        return Verdict::Unknown(Reason::NothingCompared);
-    }
-    Verdict::of(violations)
+    let answers = interp.session.answers.drain().map(|(pair, (_, set))| (pair, set)).collect();
+    let verdict = match violations.is_empty() && interp.session.compared == 0 {
+        true => Verdict::Unknown(Reason::NothingCompared),
+        false => Verdict::of(violations),
+    };
+    (verdict, answers)
 }
 
 struct Interp<'i, 'a> {
@@ -482,14 +498,28 @@ impl Interp<'_, '_> {
             Extent::between(start, out.end() + chunk)?.intersect(whole)
         };
         let around: LbaSet = record.copied.runs().iter().filter_map(beside).collect();
-        let tiles: Vec<Tile> =
-            around.runs().iter().flat_map(|run| self.model.live(Role::Target, *run)).collect();
+        let tiles: Vec<Tile> = around.runs().iter().flat_map(|run| self.knowable(*run)).collect();
         let devices = (self.device(Role::Target)?, Some(self.device(Role::Source)?));
         let found =
             wrong_in(devices, &tiles, (self.model.run(), Role::Target), self.sut.waiting.stop)?;
         let when = format!("after the sync of {}", record.pair.0);
         Ok(found
             .and_then(|(values, wrong)| content_violation(Role::Target, &wrong, &values, &when)))
+    }
+
+    /// What the target must hold over `at`, as far as it can still be told: old data of the source
+    /// is known only by comparing with the source, so only where the source still has it.
+    fn knowable(&self, at: Extent) -> Vec<Tile> {
+        let mut tiles = Vec::new();
+        for (tile, values) in self.model.live(Role::Target, at) {
+            if values.certain() != Some(Value::Old(Role::Source)) {
+                tiles.push((tile, values));
+                continue;
+            }
+            let still = self.model.live(Role::Source, tile).into_iter();
+            tiles.extend(still.filter(|(_, there)| *there == values));
+        }
+        tiles
     }
 
     fn sync_chain(&mut self, to: Label, emit: Emit<'_>) -> Done {

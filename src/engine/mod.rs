@@ -12,6 +12,6 @@ mod transfer;
 mod verify;
 
 pub use event::Event;
-pub use interp::run;
+pub use interp::{Answers, run, run_answered};
 pub use precheck::{Contradiction, precheck};
 pub use sut::{DeviceHandle, Ledger, Pipeline, Sut, SutVolume};

@@ -1,16 +1,17 @@
-//! The control plane: volumes, snapshots and their lives, diffs, rollback, resize, restart.
+//! The control plane's calls on volumes and snapshots: diffs, rollback, resize, restart, clones.
+//!
+//! Not covered: what is remembered between calls (`state`), the answer itself (`diff`).
 
 use super::bugs::{Bug, BugSet};
 use super::diff::Ask;
+use super::state::{Fork, NEVER, Refusal, Snapshot, State, base_cut};
 use super::store::Store;
 use super::tracking::{CHUNK, Origin, Preload};
 use super::volume::{NewVolume, SimDevice, VolumeCell, no_volume};
 use super::{SimConfig, SimError, SimPage, SimSnapshotInfo, SimSnapshotState, SimVolumeInfo};
 use crate::array::Clock;
 use crate::block::{CloneFullDiff, LbaCount, RollbackKind, SnapshotUuid, VolumeUuid};
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// A simulated array. Clones are handles on the same array; any thread may use them.
 #[derive(Clone)]
@@ -24,132 +25,6 @@ pub(super) struct Shared {
     pub(super) bugs: BugSet,
     pub(super) clock: Arc<dyn Clock + Send + Sync>,
     state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    volumes: BTreeMap<VolumeUuid, Arc<VolumeCell>>,
-    snapshots: HashMap<SnapshotUuid, Snapshot>,
-    snapshot_names: HashMap<String, SnapshotUuid>,
-    /// Rollbacks that fork: the snapshot gone back to and the first number after the rollback.
-    forks: Vec<Fork>,
-    /// Numbers everything this array ever made: volumes, snapshots, identities.
-    last_number: u64,
-    /// How many snapshots were made, and how many epochs dead volumes had (planted bugs).
-    snapshots_made: u64,
-    dead_epochs: HashMap<VolumeUuid, usize>,
-}
-
-/// After a forking rollback, a volume's snapshots cut after `to` and before `at` are on a dead branch.
-struct Fork {
-    volume_number: u64,
-    to: u64,
-    at: u64,
-}
-
-struct Snapshot {
-    uuid: SnapshotUuid,
-    name: String,
-    cell: Arc<VolumeCell>,
-    /// Its number: cuts are ordered by it.
-    cut: u64,
-    len_lbas: u64,
-    created: Duration,
-    available_at: Duration,
-    /// Set once it is deleted: when it will be gone.
-    gone_at: Option<Duration>,
-}
-
-/// Longer than any run: what never happens is due then.
-const NEVER: Duration = Duration::MAX;
-
-/// Spreads the bits of a number (the finaliser of splitmix64).
-pub(super) const fn mix(number: u64) -> u64 {
-    let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ bits >> 31
-}
-
-impl State {
-    fn number(&mut self) -> u64 {
-        self.last_number += 1;
-        self.last_number
-    }
-
-    /// A random-looking version 4 UUID, equal for equal seeds and calls.
-    fn identity(&mut self, seed: u64) -> u128 {
-        let number = self.number();
-        let (high, low) = (mix(seed ^ mix(number)), mix(seed ^ mix(!number)));
-        let bits = u128::from(high) << 64 | u128::from(low);
-        bits & !(0xf << 76) & !(0b11 << 62) | 4 << 76 | 0b10 << 62
-    }
-
-    fn volume(&self, uuid: VolumeUuid) -> Result<&Arc<VolumeCell>, SimError> {
-        self.volumes.get(&uuid).ok_or_else(|| no_volume(uuid))
-    }
-
-    /// A snapshot that is not gone.
-    fn snapshot(&self, uuid: SnapshotUuid, now: Duration) -> Result<&Snapshot, SimError> {
-        let found = self.snapshots.get(&uuid).filter(|snapshot| !snapshot.is_gone(now));
-        found.ok_or_else(|| SimError::NotFound(format!("snapshot {uuid} not found")))
-    }
-
-    /// A snapshot that answers diffs and reads.
-    fn usable(&self, uuid: SnapshotUuid, now: Duration) -> Result<&Snapshot, SimError> {
-        let snapshot = self.snapshot(uuid, now)?;
-        match snapshot.state(now) {
-            SimSnapshotState::Available | SimSnapshotState::Creating => Ok(snapshot),
-            SimSnapshotState::Deleting => {
-                Err(SimError::NotFound(format!("snapshot {uuid} is being deleted")))
-            }
-        }
-    }
-
-    fn drop_gone(&mut self, now: Duration) {
-        self.snapshots.retain(|_, snapshot| !snapshot.is_gone(now));
-        let snapshots = &self.snapshots;
-        self.snapshot_names.retain(|_, uuid| snapshots.contains_key(uuid));
-    }
-
-    /// Whether a forking rollback lies between the two cuts.
-    fn straddles_fork(&self, base: &Snapshot, snap: &Snapshot) -> bool {
-        let dead = |fork: &Fork| {
-            fork.volume_number == snap.cell.number
-                && (fork.to + 1..fork.at).contains(&base.cut)
-                && fork.at < snap.cut
-        };
-        self.forks.iter().any(dead)
-    }
-}
-
-impl Snapshot {
-    fn is_gone(&self, now: Duration) -> bool {
-        self.gone_at.is_some_and(|at| at <= now)
-    }
-
-    fn state(&self, now: Duration) -> SimSnapshotState {
-        if self.gone_at.is_some() {
-            SimSnapshotState::Deleting
-        } else if now < self.available_at {
-            SimSnapshotState::Creating
-        } else {
-            SimSnapshotState::Available
-        }
-    }
-
-    fn info(&self, now: Duration, block_bytes: u64) -> SimSnapshotInfo {
-        SimSnapshotInfo {
-            uuid: self.uuid,
-            name: self.name.clone(),
-            state: self.state(now),
-            volume: self.cell.uuid,
-            volume_name: self.cell.name.clone(),
-            len: LbaCount::new(self.len_lbas),
-            size_bytes: self.len_lbas * block_bytes,
-            created: self.created,
-        }
-    }
 }
 
 impl Shared {
@@ -587,56 +462,6 @@ impl SimArray {
         self.shared.state().volume(volume)?.write().failing_records = writes;
         Ok(())
     }
-}
-
-impl State {
-    /// Planted: every fourth snapshot, the first included.
-    fn takes_stuck_turn(&mut self) -> bool {
-        self.snapshots_made += 1;
-        self.snapshots_made % 4 == 1
-    }
-}
-
-/// Why a base cannot be used, and whether a planted bug answers an empty page instead.
-struct Refusal {
-    error: SimError,
-    planted: bool,
-}
-
-/// The cut of the base, if the pair may be asked; `None` when a planted bug takes it for no base.
-fn base_cut(
-    state: &State,
-    bugs: BugSet,
-    snapshot: &Snapshot,
-    base: SnapshotUuid,
-    now: Duration,
-) -> Result<Option<u64>, Refusal> {
-    let refuse = |why: &str, planted: bool| {
-        let error =
-            SimError::BadRequest(format!("base {base} of snapshot {}: {why}", snapshot.uuid));
-        Err(Refusal { error, planted })
-    };
-    let found = match state.usable(base, now) {
-        Ok(found) => found,
-        Err(_) if bugs.has(Bug::DeletedBaseAnswers) => return Ok(None),
-        Err(error) => return Err(Refusal { error, planted: false }),
-    };
-    if found.uuid == snapshot.uuid {
-        return refuse("the same snapshot", bugs.has(Bug::SelfDiffEmpty));
-    }
-    if !Arc::ptr_eq(&found.cell, &snapshot.cell) {
-        return refuse("not on the same chain", bugs.has(Bug::ForeignBaseAnswers));
-    }
-    if found.cut > snapshot.cut {
-        return refuse("newer than the snapshot", bugs.has(Bug::ReversedEndsEmpty));
-    }
-    if state.straddles_fork(found, snapshot) {
-        return refuse("not on the same chain", false);
-    }
-    if found.state(now) == SimSnapshotState::Creating {
-        return refuse("still being created", false);
-    }
-    Ok(Some(found.cut))
 }
 
 fn check_len(len: LbaCount, block_bytes: u64) -> Result<(), SimError> {

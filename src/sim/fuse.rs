@@ -42,7 +42,7 @@ const ROOT: u64 = 1;
 const NAME_TTL: Duration = Duration::from_secs(60);
 const ATTR_TTL: Duration = Duration::ZERO;
 /// How long a busy mount is waited for before it is torn down by force.
-const UNMOUNT_PATIENCE: Duration = Duration::from_secs(3);
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the worker threads may take to end after that.
 const JOIN_PATIENCE: Duration = Duration::from_secs(3);
 

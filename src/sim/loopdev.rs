@@ -16,7 +16,7 @@ const CONTROL: &str = "/dev/loop-control";
 /// How often another program may snatch the free device before this one gives up.
 const ATTEMPTS: u32 = 64;
 /// How long another program (udev looks at every new disk) may keep the device open.
-const DETACH_PATIENCE: Duration = Duration::from_secs(4);
+const DETACH_PATIENCE: Duration = Duration::from_secs(3);
 /// Logical sector sizes to try, in bytes. 4096 is the LBA; 512 is what every kernel takes.
 const SECTORS: [u32; 2] = [4096, 512];
 

@@ -25,6 +25,7 @@ mod port;
 mod routes;
 pub mod serve;
 pub mod server;
+mod state;
 mod store;
 pub mod tls;
 mod tracking;
@@ -37,6 +38,8 @@ mod tests;
 mod twin;
 #[cfg(test)]
 mod witness;
+#[cfg(test)]
+mod witness_bench;
 
 pub use array::SimArray;
 pub use bugs::{Bug, BugSpec};

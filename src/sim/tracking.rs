@@ -30,7 +30,7 @@ impl Preload {
         match self {
             Preload::Dense => u64::MAX,
             Preload::Alternating => 0x5555_5555_5555_5555,
-            Preload::Random(seed) => super::array::mix(seed ^ super::array::mix(chunk)),
+            Preload::Random(seed) => super::state::mix(seed ^ super::state::mix(chunk)),
         }
     }
 }

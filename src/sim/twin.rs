@@ -109,6 +109,12 @@ fn walk(
     }
 }
 
+/// One block of an image; past its end there are zeros.
+fn block(image: &[u8], lba: u64) -> [u8; BLOCK] {
+    let at = usize::try_from(lba).unwrap() * BLOCK;
+    image.get(at..at + BLOCK).map_or([0; BLOCK], |bytes| bytes.try_into().unwrap())
+}
+
 fn read_all(array: &SimArray, snapshot: &TwinSnapshot) -> Vec<u8> {
     let mut bytes = vec![0xff; snapshot.bytes.len()];
     array.read_snapshot(snapshot.uuid, 0, &mut bytes).unwrap();
@@ -220,6 +226,9 @@ proptest! {
             }
             for base in &twin.snapshots[..place] {
                 let right = twin.touched(base.log_len, snap.log_len, end);
+                let differs = |&lba: &u64| block(&base.bytes, lba) != block(&snap.bytes, lba);
+                let unlike: BTreeSet<u64> = (0..end).filter(differs).collect();
+                prop_assert!(unlike.is_subset(&right), "the log misses {:?}", unlike);
                 prop_assert_eq!(walk(&array, snap.uuid, Some(base.uuid), 0)?, right);
             }
         }
