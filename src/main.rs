@@ -1,3 +1,7 @@
 //! The `lbaudit` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lbaudit::cli::main()
+}

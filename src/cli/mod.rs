@@ -1,12 +1,198 @@
 //! The command line: reads the environment, runs one command, answers its exit code.
 //!
 //! No other layer reads the environment, ends the process or (with `crate::report`) prints.
+//! Arguments go through three stages: shapes ([`args`]), a checked configuration ([`config`]), the
+//! command itself ([`commands`]).
 
 pub mod args;
+pub mod commands;
 pub mod config;
+pub mod connect;
 pub mod exit;
+pub mod failure;
 pub mod select;
 pub mod stop;
 pub mod ui;
 
 pub use exit::Exit;
+pub use failure::Failure;
+
+use args::OutputArgs;
+use clap::{Parser, Subcommand};
+use commands::{clean, diff, doctor, list, serve};
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+use stop::Stop;
+use ui::{Surroundings, Ui};
+
+/// What every command may use.
+pub struct Context {
+    /// The user's side.
+    pub ui: Ui,
+    /// Whether the user asked to stop.
+    pub stop: Stop,
+}
+
+/// Proves whether a storage array's changed-block answers can be trusted.
+#[derive(Parser, Debug)]
+#[command(name = "lbaudit", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Preflight: looks at everything a run needs and opens nothing for writing.
+    Doctor(Box<doctor::DoctorArgs>),
+    /// List, and delete when told to, what earlier runs left.
+    Clean(Box<clean::CleanArgs>),
+    /// One diff answer.
+    Diff(Box<diff::DiffArgs>),
+    /// The simulated array.
+    Sim {
+        #[command(subcommand)]
+        command: SimCommand,
+    },
+    /// List tests, bugs, ops or checks.
+    List(list::ListArgs),
+    /// What a test, a planted bug or a kind of violation means.
+    Explain(list::ExplainArgs),
+}
+
+#[derive(Subcommand, Debug)]
+enum SimCommand {
+    /// Serve it over HTTPS with attached volumes until a signal.
+    Serve(Box<serve::ServeArgs>),
+}
+
+/// What no arguments at all answer.
+const SHORT_HELP: &str = "\
+lbaudit proves whether a storage array's changed-block answers, and the copies
+made from them, can be trusted.
+
+  lbaudit suite                  the 20 tests on an embedded simulator
+  lbaudit doctor --endpoint ...  look at an array and two volumes, write nothing
+  lbaudit list bugs              what can be planted to see it found
+
+lbaudit --help lists the commands, lbaudit suite --help the flags.
+";
+
+/// Runs the program with the arguments and environment of this process.
+pub fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line()));
+        let words = panic.payload_as_str().unwrap_or("no words");
+        let line =
+            format!("bug in lbaudit{}: {words}; please report it", place.unwrap_or_default());
+        // There is nowhere left to complain if standard error is closed.
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }));
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let exit = std::panic::catch_unwind(|| run(args)).unwrap_or(Exit::Bug);
+    exit.into()
+}
+
+/// Whether this is the original's form: flags without a subcommand.
+fn is_original_form(args: &[OsString]) -> bool {
+    let first = args.get(1).and_then(|first| first.to_str());
+    first.is_some_and(|first| {
+        first.starts_with('-') && !matches!(first, "-h" | "--help" | "-V" | "--version")
+    })
+}
+
+fn run(mut args: Vec<OsString>) -> Exit {
+    if args.len() < 2 {
+        let _ = std::io::stderr().write_all(SHORT_HELP.as_bytes());
+        return Exit::Usage;
+    }
+    let folded = is_original_form(&args);
+    if folded {
+        args.insert(1, "suite".into());
+    }
+    let exit = match Cli::try_parse_from(&args) {
+        Ok(cli) => execute(cli.command),
+        Err(error) => {
+            // Help and version are results, mistakes are not; clap knows which is which.
+            let _ = error.print();
+            if error.use_stderr() { Exit::Usage } else { Exit::Passed }
+        }
+    };
+    if folded { exit.folded() } else { exit }
+}
+
+fn execute(command: Command) -> Exit {
+    let token = std::env::var("LIGHTBITS_JWT").ok();
+    let done = match &command {
+        Command::Doctor(args) => context(&args.output, false)
+            .and_then(|mut context| doctor::run(args, token, &mut context)),
+        Command::Clean(args) => context(&args.output, false)
+            .and_then(|mut context| clean::run(args, token, &mut context)),
+        Command::Diff(args) => context(&args.output, false)
+            .and_then(|mut context| diff::run(args, token, &mut context)),
+        Command::Sim { command: SimCommand::Serve(args) } => {
+            // It listens to signals itself.
+            serve::run(args, &mut Context { ui: Ui::plain(), stop: Stop::default() })
+        }
+        Command::List(args) => {
+            context(&args.output, false).and_then(|mut context| list::list(args, &mut context))
+        }
+        Command::Explain(args) => {
+            list::explain(args, &mut Context { ui: Ui::plain(), stop: Stop::default() })
+        }
+    };
+    done.unwrap_or_else(|failure| {
+        let _ = writeln!(std::io::stderr(), "lbaudit: {}", failure.message);
+        failure.exit
+    })
+}
+
+fn context(output: &OutputArgs, verbose: bool) -> Result<Context, Failure> {
+    let stop = Stop::listen()
+        .map_err(|error| Failure::could_not(format!("cannot listen to signals: {error}")))?;
+    Ok(Context { ui: Ui::standard(output, Surroundings::look(), verbose), stop })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn args(line: &str) -> Vec<OsString> {
+        std::iter::once("lbaudit").chain(line.split_whitespace()).map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_parser_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_without_a_subcommand_are_the_originals_form() {
+        assert!(is_original_form(&args("--endpoint https://a")));
+        assert!(is_original_form(&args("--test 12")));
+        for line in ["", "suite --test 12", "--help", "-h", "--version", "-V", "list bugs"] {
+            assert!(!is_original_form(&args(line)), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_help_shows_a_token() {
+        let mut command = Cli::command();
+        let names: Vec<String> =
+            command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+        for name in names {
+            let help = command
+                .find_subcommand_mut(&name)
+                .map(|sub| sub.render_long_help().to_string())
+                .unwrap_or_default();
+            assert!(!help.contains("[env: LIGHTBITS_JWT"), "{name}: {help}");
+        }
+    }
+
+    #[test]
+    fn the_short_help_has_three_examples() {
+        assert_eq!(SHORT_HELP.lines().filter(|line| line.starts_with("  lbaudit")).count(), 3);
+    }
+}

@@ -23,5 +23,5 @@ pub use checksum::{
 pub use copy::{CopyConfig, CopyError, CopyReport, DEFAULT_WORKERS, Side, copy};
 pub use plan::{RUN_LBAS_MAX, plan};
 pub use snapshot_source::SnapshotSource;
-pub use walk::{DiffAnswer, ShapeFault, ShapeRule, WalkError, WalkRequest, walk};
+pub use walk::{DiffAnswer, ShapeFault, ShapeRule, WalkError, WalkRequest, walk, walk_streaming};
 pub use write_log::WriteLogged;

@@ -236,8 +236,26 @@ pub fn walk(
     request: &WalkRequest<'_>,
     on_page: &mut dyn FnMut(u32, &Page),
 ) -> Result<DiffAnswer, WalkError> {
+    let mut chunks = Vec::new();
+    let mut keep = |fresh: &[ChunkBits]| chunks.extend_from_slice(fresh);
+    let answer = walk_streaming(array, request, on_page, &mut keep)?;
+    Ok(DiffAnswer { set: chunks_to_set(&chunks), chunks, ..answer })
+}
+
+/// As [`walk`], for answers too big to keep: the chunks of each judged page go to `on_chunks`,
+/// ascending, each once, and the answer holds none.
+///
+/// # Errors
+/// As [`walk`]; the chunks of the pages before the fault were handed over.
+pub fn walk_streaming(
+    array: &dyn Array,
+    request: &WalkRequest<'_>,
+    on_page: &mut dyn FnMut(u32, &Page),
+    on_chunks: &mut dyn FnMut(&[ChunkBits]),
+) -> Result<DiffAnswer, WalkError> {
     let mut answer = DiffAnswer::default();
     let mut offset = request.from;
+    let mut handed = 0;
     loop {
         let mut page = fetch(array, request, offset)?;
         on_page(answer.pages, &page);
@@ -245,6 +263,10 @@ pub fn walk(
         let window = Window { request, requested: offset, next: page.next };
         window.add(&mut page, &mut answer).map_err(|rule| ShapeFault { page: number, rule })?;
         answer.pages += 1;
+        // The last chunk of the page before stays behind: this page may begin with it again.
+        on_chunks(answer.chunks.get(handed..).unwrap_or_default());
+        answer.chunks.drain(..answer.chunks.len().saturating_sub(1));
+        handed = answer.chunks.len();
         let empty_ends = request.bugs.has(PipelineBug::EmptyPageEndsWalk) && page.chunks.is_empty();
         match page.next.filter(|_| !empty_ends) {
             // The rule says inside the volume *rounded up*; asking from its very end is refused.
@@ -259,7 +281,7 @@ pub fn walk(
             }
         }
     }
-    answer.set = chunks_to_set(&answer.chunks);
+    answer.chunks.clear();
     Ok(answer)
 }
 

@@ -1,0 +1,18 @@
+//! One file a command. Each takes its parsed flags and answers an exit code or one line of failure.
+
+pub mod clean;
+pub mod diff;
+pub mod doctor;
+pub mod list;
+pub mod serve;
+
+use super::failure::Failure;
+use super::select::nearest_of;
+
+/// Nothing is called so.
+fn unknown_bug(name: &str) -> Failure {
+    let bugs = list::bugs();
+    let near = nearest_of(name, bugs.iter().map(|bug| bug.name));
+    let hint = near.map(|near| format!(", did you mean `{near}`")).unwrap_or_default();
+    Failure::usage(format!("there is no planted bug `{name}`{hint}; see `lbaudit list bugs`"))
+}
