@@ -1,4 +1,56 @@
-//! Proves whether a storage array's changed-block answers can be trusted.
+//! `lbaudit` proves whether a storage array's changed-block answers, and the copies made from
+//! them, can be trusted.
+//!
+//! # Bird's eye
+//!
+//! One vocabulary of operations, run by one interpreter against any array, judged by one oracle;
+//! everything else feeds it or reports it.
+//!
+//! ```text
+//!  suite (20 rows)                      replayed traces, generated scenarios
+//!        \                                       /
+//!         +------- Scenario = Vec<Step> --------+
+//!                          |
+//!                   engine::run  ->  model (what should be)  +  array, device (what is)
+//!                          |                  |
+//!                       events           oracle -> Verdict
+//!                          |                  |
+//!                        report, exit code
+//! ```
+//!
+//! # Code map, from the bottom up
+//!
+//! Each layer uses only those above it in this list.
+//!
+//! - [`block`]: LBAs, extents, bitmaps, sets, self-describing blocks. Pure.
+//! - [`scenario`]: operations, checks, traces. Data, no closures.
+//! - [`model`]: the shadow model; what every volume holds, what a diff must and may report.
+//! - [`oracle`]: one file per property; verdicts and violations.
+//! - [`array`]: the port: control plane, data plane, clock, their errors.
+//! - [`sync`]: the copy pipeline under test: page walk, run plan, copy, checksum.
+//! - [`lightbits`], [`device`], [`qemu`], [`sim`]: adapters.
+//! - [`engine`]: the interpreter.
+//! - [`suite`]: the 20 fixed tests as a table, and their runner.
+//! - [`campaign`]: run folders, journal, arming, clean-up, preflight, self-test.
+//! - [`report`]: console, JSON lines, JUnit. Consumes events.
+//! - [`cli`]: flags, configuration, exit codes.
+//!
+//! # Invariants
+//!
+//! The first five are enforced by the test `the_layers_hold`.
+//!
+//! 1. [`model`] and [`oracle`] never see an adapter, and [`sim`] never sees [`model`],
+//!    [`lightbits`] or the bitmap decoder (but for its one glue file): agreement of code with
+//!    itself proves nothing.
+//! 2. One `match` turns operations into I/O: `engine::interp`.
+//! 3. Only [`report`] and [`cli`] print; only [`cli`] reads the environment or exits.
+//! 4. `unsafe` lives in `device/ioctl.rs`. Devices are never memory-mapped.
+//! 5. No shell is started anywhere.
+//! 6. Only [`device::Armed`] writes to a device, and only inside its allowed region; before that
+//!    the handshake's port lets nothing pass but the very bytes it has just read.
+//! 7. Foreign bytes are decoded into checked types at the border; inside, a wrong value cannot be
+//!    expressed.
+//! 8. A violation is data. What could not be tested is neither a pass nor the array's fault.
 
 pub mod array;
 pub mod block;
@@ -15,3 +67,6 @@ pub mod scenario;
 pub mod sim;
 pub mod suite;
 pub mod sync;
+
+#[cfg(test)]
+mod tidy;
