@@ -199,7 +199,7 @@ bugs! {
     CreateNeverAvailable "create-never-available" ["liveness"] 1 "liveness",
         "s",
         "the first snapshot and every fourth after it stay Creating";
-    SlowDevice "slow-device" ["throughput"] 2 "throttled volume",
+    SlowDevice "slow-device" ["figure"] 2 "throttled volume",
         "w; s; timed Y",
         "each LBA read or written takes 0.8 ms, one transfer at a time";
     ContentBitFlippedOnWrite "content-bit-flipped-on-write" ["content"] 1 "misbehaving media",
