@@ -124,7 +124,7 @@ pub enum Backend {
 /// Order of the bytes of a bitmap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 pub enum OrderArg {
-    /// Found out before the first test.
+    /// Little; the handshake says so where the answers look swapped.
     #[default]
     Auto,
     /// Least significant byte first.
@@ -255,4 +255,7 @@ pub struct SuiteArgs {
     /// Where results go.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// Whether this is the original's form, without a subcommand: its exit codes are folded.
+    #[arg(skip)]
+    pub folded: bool,
 }

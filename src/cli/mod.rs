@@ -13,13 +13,14 @@ pub mod failure;
 pub mod select;
 pub mod stop;
 pub mod ui;
+pub mod volumes;
 
 pub use exit::Exit;
 pub use failure::Failure;
 
 use args::OutputArgs;
 use clap::{Parser, Subcommand};
-use commands::{clean, diff, doctor, list, serve};
+use commands::{clean, diff, doctor, list, serve, suite};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// The 20 fixed tests; without target flags on an embedded simulator.
+    Suite(Box<args::SuiteArgs>),
     /// Preflight: looks at everything a run needs and opens nothing for writing.
     Doctor(Box<doctor::DoctorArgs>),
     /// List, and delete when told to, what earlier runs left.
@@ -112,7 +115,12 @@ fn run(mut args: Vec<OsString>) -> Exit {
         args.insert(1, "suite".into());
     }
     let exit = match Cli::try_parse_from(&args) {
-        Ok(cli) => execute(cli.command),
+        Ok(mut cli) => {
+            if let Command::Suite(args) = &mut cli.command {
+                args.folded = folded;
+            }
+            execute(cli.command)
+        }
         Err(error) => {
             // Help and version are results, mistakes are not; clap knows which is which.
             let _ = error.print();
@@ -125,6 +133,8 @@ fn run(mut args: Vec<OsString>) -> Exit {
 fn execute(command: Command) -> Exit {
     let token = std::env::var("LIGHTBITS_JWT").ok();
     let done = match &command {
+        Command::Suite(args) => context(&args.output, args.verbose)
+            .and_then(|mut context| suite::run(args, token, &mut context)),
         Command::Doctor(args) => context(&args.output, false)
             .and_then(|mut context| doctor::run(args, token, &mut context)),
         Command::Clean(args) => context(&args.output, false)

@@ -83,6 +83,14 @@ impl Ui {
         let (form, style, progress) = (Form::Text, Style::default(), ProgressKind::None);
         Ui { out, err, form, style, progress }
     }
+    /// Both streams into one text that a test can look at.
+    #[cfg(test)]
+    pub(crate) fn captured(form: Form) -> (Ui, Captured) {
+        let text = Captured::default();
+        let (out, err) = (Box::new(text.clone()), Box::new(text.clone()));
+        let (style, progress) = (Style::default(), ProgressKind::None);
+        (Ui { out, err, form, style, progress }, text)
+    }
     /// Where results go.
     pub fn out(&mut self) -> &mut (dyn Write + Send) {
         &mut *self.out
@@ -102,9 +110,43 @@ impl Ui {
             Err(error) => self.say(&format!("cannot encode a result: {error}")),
         }
     }
+    /// Asks a person; `None` if there is no terminal to ask on, or nothing was answered.
+    pub fn ask(&mut self, question: &str) -> Option<String> {
+        let stdin = std::io::stdin();
+        if !stdin.is_terminal() || !std::io::stderr().is_terminal() {
+            return None;
+        }
+        write!(self.err, "{question}").and_then(|()| self.err.flush()).ok()?;
+        let mut answer = String::new();
+        stdin.read_line(&mut answer).ok()?;
+        Some(answer.trim().to_owned()).filter(|answer| !answer.is_empty())
+    }
     /// One line beside the results: progress, warnings, mistakes.
     pub fn say(&mut self, line: &str) {
         let _ = writeln!(self.err, "{line}");
+    }
+}
+
+/// What a [`Ui`] of a test wrote.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub(crate) struct Captured(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+#[cfg(test)]
+impl Captured {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("no writer panics").clone()).expect("UTF-8")
+    }
+}
+
+#[cfg(test)]
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no writer panics").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ const VERSION: u32 = 1;
 /// Writes one line for each test and one for the run. A closed output ends the writing, not the run.
 pub struct JsonLines<'w> {
     out: &'w mut dyn Write,
+    with_events: bool,
     broken: bool,
 }
 
@@ -53,18 +54,22 @@ enum Line<'a> {
 }
 
 #[derive(Serialize)]
-struct Versioned<'a> {
+struct Versioned<L> {
     v: u32,
     #[serde(flatten)]
-    line: Line<'a>,
+    line: L,
 }
 
 impl<'w> JsonLines<'w> {
     /// Lines on `out`.
     pub fn new(out: &'w mut dyn Write) -> JsonLines<'w> {
-        JsonLines { out, broken: false }
+        JsonLines { out, with_events: false, broken: false }
     }
-    fn print(&mut self, line: Line<'_>) {
+    /// Lines on `out`, everything that happens in the tests among them.
+    pub fn with_events(out: &'w mut dyn Write) -> JsonLines<'w> {
+        JsonLines { out, with_events: true, broken: false }
+    }
+    fn print(&mut self, line: impl Serialize) {
         if self.broken {
             return;
         }
@@ -105,7 +110,11 @@ impl Reporter for JsonLines<'_> {
         });
     }
     fn test_started(&mut self, _number: usize, _name: &str) {}
-    fn event(&mut self, _event: &Event) {}
+    fn event(&mut self, event: &Event) {
+        if self.with_events {
+            self.print(event);
+        }
+    }
     fn test_finished(&mut self, result: &TestResult) {
         self.print(Line::TestFinished {
             name: result.name,

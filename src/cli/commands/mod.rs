@@ -5,6 +5,7 @@ pub mod diff;
 pub mod doctor;
 pub mod list;
 pub mod serve;
+pub mod suite;
 
 use super::failure::Failure;
 use super::select::nearest_of;

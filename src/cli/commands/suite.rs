@@ -1,0 +1,565 @@
+//! `lbaudit suite`: opens the target, runs the chosen tests, reports, cleans up.
+
+use crate::array::{Array, Clock, RealClock, Waiting};
+use crate::block::{BitmapOrder, BlockSize, Geometry, LbaCount, LbaSet, Role, RunId};
+use crate::campaign::arm::{ArmError, Handshake};
+use crate::campaign::embedded::Embedded;
+use crate::campaign::inproc::{InProcess, InProcessConfig};
+use crate::campaign::journal::{Journal, Journalled};
+use crate::campaign::store::RunFolder;
+use crate::cli::args::{Form, SuiteArgs};
+use crate::cli::config::{Connection, SuiteConfig, Target, Token, Volumes};
+use crate::cli::connect::{INSECURE, connect};
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::select::TestName;
+use crate::cli::{Context, volumes};
+use crate::device::ConsentItem;
+use crate::engine::{Ledger, Pipeline, Sut, SutVolume};
+use crate::lightbits::{Fingerprint, TlsConfig};
+use crate::model::Model;
+use crate::oracle::{Reason, Violation};
+use crate::qemu::{DataPlane, QemuArray, QemuConfig};
+use crate::report::{Console, JsonLines, Reporter, RunEnd, RunHeader, junit};
+use crate::scenario::SyncSource;
+use crate::sim::Bug;
+use crate::suite::{MIN_LBAS, Options, Progress, SUITE, SuiteSummary, TestSpec, run_suite};
+use crate::sync::{ChecksumMethod, CopyConfig, PipelineBug, PipelineBugs};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
+
+/// How long the clean-up after a signal may take in all, so that the process ends within 10 s.
+const STOP_BUDGET: Duration = Duration::from_secs(8);
+/// Size of the volumes of targets that this process makes.
+const OWN_VOLUME: LbaCount = LbaCount::mib(2048);
+
+/// Everything that is settled before a target is opened.
+struct Job<'a> {
+    args: &'a SuiteArgs,
+    config: SuiteConfig,
+    tests: Vec<(usize, &'static TestSpec)>,
+    array_bugs: Vec<Bug>,
+    pipeline_bugs: PipelineBugs,
+}
+
+/// What a target says of itself in headers.
+struct Facts {
+    endpoint: String,
+    source: String,
+    copy: String,
+    remarks: Vec<String>,
+    warnings: Vec<String>,
+    /// What the handshake found wrong.
+    findings: Vec<Violation>,
+    /// Volumes that this run made itself: they start as zeros.
+    shapes: BTreeMap<Role, Geometry>,
+}
+
+/// Runs the suite.
+///
+/// # Errors
+/// [`Failure`] if it did not come to a single test.
+pub fn run(
+    args: &SuiteArgs,
+    env_token: Option<String>,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
+    let config = SuiteConfig::new(args, env_token)?;
+    let chosen = config.selection.apply(&test_names())?;
+    let tests: Vec<_> = (1..).zip(&SUITE).filter(|(number, _)| chosen.contains(number)).collect();
+    let (array_bugs, pipeline_bugs) = plants(&config)?;
+    let job = Job { args, config, tests, array_bugs, pipeline_bugs };
+    if job.config.dry_run {
+        return Ok(dry_run(&job, context));
+    }
+    match job.config.target.clone() {
+        Target::Embedded { in_process: true, page_limit } => in_process(&job, page_limit, context),
+        Target::Embedded { in_process: false, page_limit } => embedded(&job, page_limit, context),
+        Target::Array { connection, volumes, destroy } => {
+            on_array(&job, &connection, &volumes, &destroy, None, context)
+        }
+        Target::Qemu { qsd, nonatomic } => {
+            let config = QemuConfig {
+                qsd,
+                nonatomic,
+                work_root: std::env::temp_dir(),
+                size: OWN_VOLUME,
+                data_plane: Some(DataPlane::Nbd),
+                page_limit: job.args.page_limit,
+                ..QemuConfig::default()
+            };
+            on_qemu(&job, config, context)
+        }
+    }
+}
+
+/// The tests as the selection sees them.
+pub fn test_names() -> Vec<TestName> {
+    let name = |(number, spec): (usize, &'static TestSpec)| TestName {
+        number,
+        name: spec.name,
+        phase: spec.phase,
+    };
+    (1..).zip(&SUITE).map(name).collect()
+}
+
+/// The planted bugs by side.
+fn plants(config: &SuiteConfig) -> Result<(Vec<Bug>, PipelineBugs), Failure> {
+    let (mut array, mut pipeline) = (Vec::new(), PipelineBugs::NONE);
+    for name in &config.plant {
+        match (Bug::from_name(name), PipelineBug::from_name(name)) {
+            (Some(bug), _) if matches!(config.target, Target::Embedded { .. }) => array.push(bug),
+            (Some(_), _) => {
+                return Err(Failure::usage(format!(
+                    "`{name}` is a bug of the simulated array: plant it with `lbaudit sim serve --plant {name}`, or run without target flags"
+                )));
+            }
+            (None, Some(bug)) => pipeline = pipeline.with(bug),
+            (None, None) => return Err(super::unknown_bug(name)),
+        }
+    }
+    Ok((array, pipeline))
+}
+
+fn dry_run(job: &Job<'_>, context: &mut Context) -> Exit {
+    for (number, spec) in &job.tests {
+        let mib: u64 = spec.footprint.iter().map(|at| at.len_lbas().get()).sum::<u64>() / 256;
+        context
+            .ui
+            .print(&format!("{number:>2}  {:<28}writes {mib} MB: {}", spec.name, spec.meaning));
+    }
+    let target = job.config.target.name();
+    context
+        .ui
+        .say(&format!("dry run: {} tests on target={target}, nothing was done", job.tests.len()));
+    Exit::Passed
+}
+
+/// In this process: no server, no devices, virtual time.
+fn in_process(job: &Job<'_>, page_limit: u32, context: &mut Context) -> Result<Exit, Failure> {
+    let run_id = RunId::random();
+    let config = InProcessConfig {
+        len: OWN_VOLUME,
+        block: BlockSize::DEVICE,
+        page_limit,
+        array_bugs: job.array_bugs.clone(),
+        pipeline_bugs: job.pipeline_bugs,
+    };
+    if job.config.external_checksum {
+        return Err(Failure::usage(
+            "--checksum external reads devices, and in-process volumes have none: leave it out",
+        ));
+    }
+    let target = InProcess::new(config, run_id)
+        .map_err(|error| Failure::could_not(format!("cannot set up the simulator: {error}")))?;
+    let folder = folder(job, run_id)?;
+    let facts = Facts {
+        endpoint: "in process (no server, virtual time)".to_owned(),
+        source: "vol-src (in process)".to_owned(),
+        copy: "vol-dst (in process)".to_owned(),
+        remarks: vec![pages_remark(page_limit)],
+        warnings: Vec::new(),
+        findings: Vec::new(),
+        shapes: target.shapes(),
+    };
+    let stop = context.stop.clone();
+    let mut sut = target.sut();
+    sut.waiting = waiting(job, stop.flag());
+    sut.pipeline = pipeline(job, true);
+    drive(job, &folder, facts, &mut sut, &mut target.model(), context)
+}
+
+fn pages_remark(page_limit: u32) -> String {
+    format!("pages of at most {page_limit} ranges, so that paging is exercised (--page-limit)")
+}
+
+/// A simulator as a child process, over HTTPS, with its volumes attached.
+fn embedded(job: &Job<'_>, page_limit: u32, context: &mut Context) -> Result<Exit, Failure> {
+    let exe = std::env::current_exe()
+        .map_err(|error| Failure::could_not(format!("cannot find this program: {error}")))?;
+    let mut flags: Vec<OsString> = vec!["--page-limit".into(), page_limit.to_string().into()];
+    for bug in &job.array_bugs {
+        flags.extend(["--plant".into(), bug.name().into()]);
+    }
+    let server = Embedded::start(&exe, &flags)?;
+    let ready = server.ready().clone();
+    let volume = |role| ready.volumes.iter().find(|volume| volume.role == role);
+    let found = volume(Role::Source).zip(volume(Role::Target)).and_then(|(source, target)| {
+        source.device.as_ref().zip(target.device.as_ref()).map(|devices| (source, target, devices))
+    });
+    let Some((source, target, devices)) = found else {
+        let why = server.messages();
+        server.stop()?;
+        context.ui.say(&format!(
+            "volumes cannot be attached here, so in-process volumes are used: {why}"
+        ));
+        return in_process(job, page_limit, context);
+    };
+    let pin = ready.pin_sha256.parse::<Fingerprint>().map_err(|error| Failure {
+        exit: Exit::Bug,
+        message: format!("the embedded simulator's fingerprint: {error}"),
+    })?;
+    let connection = Connection {
+        endpoints: vec![ready.endpoint.clone()],
+        project: ready.project.clone(),
+        token: Token::File(ready.jwt_file.clone()),
+        tls: TlsConfig { ca_file: None, pins: vec![pin], insecure: false },
+    };
+    let tail = |uuid: crate::block::VolumeUuid| {
+        let text = uuid.to_string();
+        ConsentItem::Tail(text.get(text.len() - 12..).unwrap_or_default().to_owned())
+    };
+    let destroy = [tail(source.uuid), tail(target.uuid)];
+    let volumes = Volumes {
+        source: source.uuid,
+        target: target.uuid,
+        source_device: Some(devices.0.clone()),
+        target_device: Some(devices.1.clone()),
+    };
+    let ran = on_array(job, &connection, &volumes, &destroy, Some(page_limit), context);
+    let stopped = server.stop();
+    let exit = ran?;
+    stopped?;
+    Ok(exit)
+}
+
+/// Anything that speaks the REST API. `own_pages` is the page limit of a simulator that this
+/// process started itself.
+fn on_array(
+    job: &Job<'_>,
+    connection: &Connection,
+    wanted: &Volumes,
+    destroy: &[ConsentItem],
+    own_pages: Option<u32>,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
+    let config = &job.config;
+    let order = config.bitmap_order.unwrap_or(BitmapOrder::Little);
+    let client = connect(connection, order, context)?.client;
+    let opened = volumes::open(&client, wanted, destroy, MIN_LBAS, &mut context.ui)?;
+    let shapes = volumes::shapes(&opened.infos, own_pages.is_some());
+    let run_id = RunId::random();
+    let folder = folder(job, run_id)?;
+    let journal = Journal::create(&folder.path().join("journal.jsonl"), run_id)
+        .map_err(|error| Failure::could_not(format!("cannot keep a journal: {error}")))?;
+    let array = Journalled::new(&client, &journal);
+    let (clock, ledger, stop) = (RealClock::new(), Ledger::new(run_id), context.stop.clone());
+    if own_pages.is_none() {
+        stop.on_second(clean_command(connection, wanted));
+    }
+    let mut model = Model::new(run_id, &shapes, array.capabilities());
+    let mut facts = Facts {
+        endpoint: connection.endpoints.join(", "),
+        source: volumes::title(&opened.infos[0], &opened.source),
+        copy: volumes::title(&opened.infos[1], &opened.target),
+        remarks: own_pages.map(pages_remark).into_iter().collect(),
+        warnings: connection.tls.insecure.then(|| INSECURE.to_owned()).into_iter().collect(),
+        findings: Vec::new(),
+        shapes: shapes.clone(),
+    };
+    let handshake = Handshake {
+        array: &array,
+        clock: &clock,
+        waiting: waiting(job, stop.flag()),
+        ledger: &ledger,
+        volumes: shapes,
+    };
+    let allowed = opened.source.len_lbas().max(opened.target.len_lbas());
+    let held = handshake.arm((opened.source, opened.target), allowed, &mut model, config.policy);
+    let armed = held.map_err(|error| {
+        sweep(&array, &clock, &ledger);
+        arm_failure(error, context)
+    })?;
+    facts.findings = armed.findings;
+    let mut sut = Sut {
+        array: &array,
+        volumes: BTreeMap::from([
+            (Role::Source, SutVolume::borrowed(wanted.source, &armed.source)),
+            (Role::Target, SutVolume::borrowed(wanted.target, &armed.target)),
+        ]),
+        clock: &clock,
+        waiting: waiting(job, stop.flag()),
+        ledger: &ledger,
+        pipeline: pipeline(job, own_pages.is_some()),
+    };
+    let exit = drive(job, &folder, facts, &mut sut, &mut model, context)?;
+    if client.retries() > 0 {
+        context.ui.say(&format!("note: {} calls had to be repeated", client.retries()));
+    }
+    if !ledger.live().is_empty() {
+        let (left, command) = (ledger.live().len(), clean_command(connection, wanted));
+        context.ui.say(&format!(
+            "{left} snapshots of this run are on the array; to delete them: {command}"
+        ));
+    }
+    Ok(exit)
+}
+
+/// QEMU's own tracker.
+fn on_qemu(job: &Job<'_>, config: QemuConfig, context: &mut Context) -> Result<Exit, Failure> {
+    if job.config.external_checksum {
+        return Err(Failure::usage(
+            "--checksum external reads devices, and QEMU's volumes are reached over NBD: leave it out",
+        ));
+    }
+    let page_limit = config.page_limit;
+    let array = QemuArray::start(config).map_err(|error| Failure::could_not(error.to_string()))?;
+    let missing =
+        || Failure { exit: Exit::Bug, message: "QEMU has no source and target".to_owned() };
+    let volume = |role| array.volume_uuid(role).zip(array.nbd_device(role));
+    let (source, target) = volume(Role::Source).zip(volume(Role::Target)).ok_or_else(missing)?;
+    let run_id = RunId::random();
+    let folder = folder(job, run_id)?;
+    let shape = Geometry { block: BlockSize::DEVICE, len: OWN_VOLUME, fresh: true };
+    let shapes = BTreeMap::from([(Role::Source, shape), (Role::Target, shape)]);
+    let (clock, ledger, stop) = (RealClock::new(), Ledger::new(run_id), context.stop.clone());
+    let mut model = Model::new(run_id, &shapes, array.capabilities());
+    let facts = Facts {
+        endpoint: format!("qemu-storage-daemon, process {}", array.daemon_pid()),
+        source: format!("vol-src (NBD, {})", source.0),
+        copy: format!("vol-dst (NBD, {})", target.0),
+        remarks: vec![pages_remark(page_limit)],
+        warnings: Vec::new(),
+        findings: Vec::new(),
+        shapes,
+    };
+    let mut sut = Sut {
+        array: &array,
+        volumes: BTreeMap::from([
+            (Role::Source, SutVolume::borrowed(source.0, &source.1)),
+            (Role::Target, SutVolume::borrowed(target.0, &target.1)),
+        ]),
+        clock: &clock,
+        waiting: waiting(job, stop.flag()),
+        ledger: &ledger,
+        pipeline: pipeline(job, true),
+    };
+    drive(job, &folder, facts, &mut sut, &mut model, context)
+}
+
+fn waiting<'a>(job: &Job<'_>, stop: &'a AtomicBool) -> Waiting<'a> {
+    let (available, gone) = (job.config.available_timeout, job.config.delete_timeout);
+    Waiting { available, gone, stop }
+}
+
+fn pipeline(job: &Job<'_>, strict: bool) -> Pipeline {
+    let config = &job.config;
+    let checksum = match config.external_checksum {
+        true => ChecksumMethod::External,
+        false => ChecksumMethod::Direct,
+    };
+    Pipeline {
+        copy: CopyConfig { bugs: job.pipeline_bugs, ..CopyConfig::default() },
+        checksum,
+        // The runner puts each test's own footprint here.
+        limit_to: config.limit_to_footprint.then(LbaSet::new),
+        max_full_sync: Some(LbaCount::new(config.max_full_sync.get() / BlockSize::DEVICE.bytes())),
+        strict,
+    }
+}
+
+fn folder(job: &Job<'_>, run: RunId) -> Result<RunFolder, Failure> {
+    let root = &job.args.output.run_dir;
+    RunFolder::create(root, run, SystemTime::now()).map_err(|error| {
+        let root = root.display();
+        Failure::could_not(format!("cannot make a run folder in {root}: {error}; give --run-dir"))
+    })
+}
+
+fn arm_failure(error: ArmError, context: &Context) -> Failure {
+    let message = error.to_string();
+    let exit = match error {
+        ArmError::Refused(_) => Exit::Usage,
+        ArmError::CouldNotTest(Reason::Interrupted) => {
+            context.stop.exit().unwrap_or(Exit::Interrupted)
+        }
+        ArmError::CouldNotTest(Reason::Tool(_)) => Exit::Bug,
+        ArmError::CouldNotTest(_) | ArmError::Random(_) => Exit::CouldNotTest,
+    };
+    Failure { exit, message }
+}
+
+/// Deletes the handshake's snapshots when the run does not come about.
+fn sweep(array: &dyn Array, clock: &dyn Clock, ledger: &Ledger) {
+    let never = AtomicBool::new(false);
+    let deadline = clock.now() + STOP_BUDGET;
+    for snapshot in ledger.live() {
+        let left = deadline.saturating_sub(clock.now());
+        let waiting = Waiting { available: left, gone: left, stop: &never };
+        if crate::array::delete_and_wait(array, clock, snapshot, waiting).is_ok() {
+            ledger.gone(snapshot);
+        }
+    }
+}
+
+/// The command that removes what this run may leave. It never holds the token.
+fn clean_command(connection: &Connection, volumes: &Volumes) -> String {
+    let mut command = "lbaudit clean --yes".to_owned();
+    let mut add = |flag: &str, value: &dyn std::fmt::Display| {
+        // Writing to a String cannot fail.
+        let _ = write!(command, " {flag} {value}");
+    };
+    for endpoint in &connection.endpoints {
+        add("--endpoint", endpoint);
+    }
+    add("--source-uuid", &volumes.source);
+    add("--target-uuid", &volumes.target);
+    if connection.project != "default" {
+        add("--project", &connection.project);
+    }
+    for pin in &connection.tls.pins {
+        add("--pin-sha256", pin);
+    }
+    if let Some(path) = &connection.tls.ca_file {
+        add("--ca-file", &path.display());
+    }
+    if connection.tls.insecure {
+        command.push_str(" --insecure");
+    }
+    command
+}
+
+/// Runs the tests, tells every reporter, and leaves the run's files.
+fn drive(
+    job: &Job<'_>,
+    folder: &RunFolder,
+    facts: Facts,
+    sut: &mut Sut<'_>,
+    model: &mut Model,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
+    let config = &job.config;
+    let header = header(job, &facts, sut);
+    context.ui.say(&format!(
+        "lbaudit {}  target={}  policy={}  run={}",
+        header.version,
+        header.target,
+        header.policy,
+        folder.run()
+    ));
+    let cannot = |error: std::io::Error| {
+        Failure::could_not(format!("cannot write to {}: {error}", folder.path().display()))
+    };
+    write_run_json(folder, &header).map_err(cannot)?;
+    let mut events = std::io::BufWriter::new(folder.create_file("events.jsonl").map_err(cannot)?);
+    let mut log = JsonLines::with_events(&mut events);
+    let progress = context.ui.progress();
+    let (form, style, stop) = (context.ui.form, context.ui.style, context.stop.clone());
+    let out = context.ui.out();
+    let mut screen: Box<dyn Reporter + '_> = match form {
+        Form::Text => Box::new(Console::new(out, progress, style)),
+        Form::Jsonl => Box::new(JsonLines::new(out)),
+    };
+    let never = AtomicBool::new(false);
+    let options = Options {
+        volumes: facts.shapes,
+        policy: config.policy,
+        source: SyncSource::Live,
+        min_mib_per_s: config.min_mib_per_s,
+        keep_snapshots: config.keep_snapshots,
+        fail_fast: config.fail_fast,
+        leave_now: &never,
+        stop_budget: STOP_BUDGET,
+    };
+    let mut reporters: [&mut dyn Reporter; 2] = [&mut *screen, &mut log];
+    reporters.iter_mut().for_each(|reporter| reporter.begin(&header));
+    let summary = run_suite(&job.tests, sut, model, &options, &mut |progress| {
+        for reporter in &mut reporters {
+            match &progress {
+                Progress::Started { number, name } => reporter.test_started(*number, name),
+                Progress::Event(event) => reporter.event(event),
+                Progress::Finished(result) => reporter.test_finished(result),
+            }
+        }
+    });
+    let mut exit = Exit::of_suite(&summary, stop.exit());
+    if !facts.findings.is_empty() {
+        exit = exit.or(Exit::Violation);
+    }
+    let report = Some(folder.path().to_path_buf());
+    let end = RunEnd { exit_code: job.seen_exit(exit).code(), report };
+    reporters.iter_mut().for_each(|reporter| reporter.run_finished(&summary, &end));
+    write_junit(job, folder, &header, &summary, &end)?;
+    Ok(exit)
+}
+
+impl Job<'_> {
+    /// The exit as the shell will see it.
+    fn seen_exit(&self, exit: Exit) -> Exit {
+        if self.args.folded { exit.folded() } else { exit }
+    }
+}
+
+fn header(job: &Job<'_>, facts: &Facts, sut: &Sut<'_>) -> RunHeader {
+    let config = &job.config;
+    let mut remarks = facts.remarks.clone();
+    if !config.plant.is_empty() {
+        remarks.push(format!("planted: {}", config.plant.join(", ")));
+    }
+    if config.limit_to_footprint {
+        remarks
+            .push("full syncs copy only the tests' own regions (--limit-to-footprint)".to_owned());
+    }
+    if !sut.array.capabilities().snapshot_readable {
+        remarks.push("snapshots cannot be read here: their own contents are not tested".to_owned());
+    }
+    let found = facts.findings.iter().map(|finding| format!("handshake: {finding}"));
+    RunHeader {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        target: config.target.name().to_owned(),
+        endpoint: facts.endpoint.clone(),
+        source: facts.source.clone(),
+        copy: facts.copy.clone(),
+        policy: config.policy,
+        tests: job.tests.len(),
+        remarks,
+        warnings: facts.warnings.iter().cloned().chain(found).collect(),
+    }
+}
+
+fn write_run_json(folder: &RunFolder, header: &RunHeader) -> std::io::Result<()> {
+    let facts = serde_json::json!({
+        "v": 1,
+        "run": folder.run().to_string(),
+        "version": header.version,
+        "target": header.target,
+        "endpoint": header.endpoint,
+        "source": header.source,
+        "copy": header.copy,
+        "policy": header.policy.to_string(),
+        "tests": header.tests,
+        "notes": header.remarks,
+        "warnings": header.warnings,
+    });
+    writeln!(folder.create_file("run.json")?, "{facts:#}")
+}
+
+fn write_junit(
+    job: &Job<'_>,
+    folder: &RunFolder,
+    header: &RunHeader,
+    summary: &SuiteSummary,
+    end: &RunEnd,
+) -> Result<(), Failure> {
+    let xml = junit(header, summary, end)
+        .map_err(|error| Failure { exit: Exit::Bug, message: format!("JUnit: {error}") })?;
+    let cannot = |path: &Path, error: std::io::Error| {
+        Failure::could_not(format!("cannot write {}: {error}", path.display()))
+    };
+    let own = folder.path().join("junit.xml");
+    let mut file = folder.create_file("junit.xml").map_err(|error| cannot(&own, error))?;
+    file.write_all(xml.as_bytes()).map_err(|error| cannot(&own, error))?;
+    match &job.args.junit {
+        Some(path) => std::fs::write(path, &xml).map_err(|error| cannot(path, error)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "suite_tests.rs"]
+mod tests;

@@ -1,0 +1,113 @@
+//! From two volumes of an array to two devices held exclusively and consented to. The handshake
+//! that arms them is the caller's next step.
+
+use super::config::Volumes;
+use super::failure::Failure;
+use super::ui::Ui;
+use crate::array::{ApiError, Array, VolumeInfo, escape_text};
+use crate::block::{BlockSize, Geometry, LbaCount, Role, VolumeUuid};
+use crate::device::{Consent, ConsentItem, Host, Identified, Wanted, find_by_wwid, open_pair};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Characters of a volume's name that are shown.
+const NAME_SHOWN: usize = 60;
+
+/// Source and target, held, and what the array says of them.
+pub struct Opened {
+    /// The source's device.
+    pub source: Identified,
+    /// The target's device.
+    pub target: Identified,
+    /// What the array says of both.
+    pub infos: [VolumeInfo; 2],
+}
+
+/// Looks the volumes up, finds their devices, asks for consent if nothing gave it, and takes both
+/// devices through every local guard.
+///
+/// # Errors
+/// [`Failure`] of the volume, device or guard that refuses; nothing was written.
+pub fn open(
+    array: &dyn Array,
+    volumes: &Volumes,
+    destroy: &[ConsentItem],
+    footprint: LbaCount,
+    ui: &mut Ui,
+) -> Result<Opened, Failure> {
+    let source = look_up(array, volumes.source, "--source-uuid")?;
+    let target = look_up(array, volumes.target, "--target-uuid")?;
+    let wanted = |info: &VolumeInfo, path: &Option<PathBuf>, other, flag| {
+        Ok::<_, Failure>(Wanted {
+            path: device_of(path, info.uuid, flag)?,
+            volume: info.uuid,
+            name: info.name.clone(),
+            size_bytes: info.size_bytes,
+            sector_bytes: info.sector_bytes,
+            footprint,
+            counterpart: Some(other),
+        })
+    };
+    let one = wanted(&source, &volumes.source_device, target.uuid, "--source-device")?;
+    let two = wanted(&target, &volumes.target_device, source.uuid, "--target-device")?;
+    let consent = consent(destroy, [&source, &target], ui);
+    let (one, two) = open_pair(&Host::default(), one, two, &consent)?;
+    Ok(Opened { source: one, target: two, infos: [source, target] })
+}
+
+fn look_up(array: &dyn Array, volume: VolumeUuid, flag: &str) -> Result<VolumeInfo, Failure> {
+    match array.volume(volume) {
+        Ok(info) if info.uuid != volume => Err(Failure::could_not(format!(
+            "asked for volume {volume}, the array answered {}; check --endpoint",
+            info.uuid
+        ))),
+        Ok(info) if !info.usable || !info.writable => Err(Failure::could_not(format!(
+            "volume {volume} cannot be written now, says the array; wait for it and try again"
+        ))),
+        Ok(info) => Ok(info),
+        Err(ApiError::NotFound(reply)) => {
+            Err(Failure::usage(format!("{reply}; check {flag} and --project")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn device_of(path: &Option<PathBuf>, volume: VolumeUuid, flag: &str) -> Result<PathBuf, Failure> {
+    if let Some(path) = path {
+        return Ok(path.clone());
+    }
+    find_by_wwid(&Host::default().sysfs, volume).ok_or_else(|| {
+        Failure::usage(format!(
+            "no device with the wwid of volume {volume} on this host; connect it (nvme connect-all) or give {flag}"
+        ))
+    })
+}
+
+/// The consent that flags gave, or else the names a person types on a terminal.
+fn consent(destroy: &[ConsentItem], volumes: [&VolumeInfo; 2], ui: &mut Ui) -> Consent {
+    if !destroy.is_empty() {
+        return Consent::new(destroy.to_vec());
+    }
+    let asked = volumes.iter().map_while(|info| {
+        let name = escape_text(&info.name, NAME_SHOWN);
+        ui.ask(&format!(
+            "all data on volume {name} ({}, {} bytes) will be destroyed; type its name to go on: ",
+            info.uuid, info.size_bytes
+        ))
+    });
+    Consent::new(asked.map(ConsentItem::Name).collect())
+}
+
+/// The shapes of the two volumes as the array tells them.
+pub fn shapes(infos: &[VolumeInfo; 2], fresh: bool) -> BTreeMap<Role, Geometry> {
+    let shape = |info: &VolumeInfo| {
+        let block = BlockSize::DEVICE;
+        Geometry { block, len: LbaCount::new(info.size_bytes / block.bytes()), fresh }
+    };
+    BTreeMap::from([(Role::Source, shape(&infos[0])), (Role::Target, shape(&infos[1]))])
+}
+
+/// `vol-src (/dev/nvme0n1)`
+pub fn title(info: &VolumeInfo, device: &Identified) -> String {
+    format!("{} ({})", escape_text(&info.name, NAME_SHOWN), device.path().display())
+}
