@@ -90,7 +90,9 @@ lbaudit --help lists the commands, lbaudit suite --help the flags.
 pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line()));
-        let words = panic.payload_as_str().unwrap_or("no words");
+        let payload = panic.payload();
+        let owned = payload.downcast_ref::<String>().map(String::as_str);
+        let words = payload.downcast_ref::<&str>().copied().or(owned).unwrap_or("no words");
         let line =
             format!("bug in lbaudit{}: {words}; please report it", place.unwrap_or_default());
         // There is nowhere left to complain if standard error is closed.
