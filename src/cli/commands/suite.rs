@@ -459,7 +459,10 @@ fn drive(
     let options = Options {
         volumes: facts.shapes,
         policy: config.policy,
-        source: SyncSource::Live,
+        source: match sut.array.capabilities().snapshot_readable {
+            true => SyncSource::Snapshot,
+            false => SyncSource::Live,
+        },
         min_mib_per_s: config.min_mib_per_s,
         keep_snapshots: config.keep_snapshots,
         fail_fast: config.fail_fast,
