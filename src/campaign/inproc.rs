@@ -122,7 +122,7 @@ impl InProcess {
         Options {
             volumes: self.shapes(),
             policy: Policy::Exact,
-            source: SyncSource::Live,
+            source: SyncSource::Snapshot,
             min_mib_per_s: 10,
             keep_snapshots: false,
             fail_fast: false,

@@ -3,7 +3,7 @@
 
 use crate::block::{Extent, LbaCount, LbaSet, Role};
 use crate::model::{Expected, Model, Prediction};
-use crate::scenario::{Check, Label, Op, Scenario};
+use crate::scenario::{Check, Label, Op, Scenario, SyncSource};
 
 /// A check that cannot hold even on an honest target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,11 +43,14 @@ pub fn precheck(scenario: &Scenario, model: &Model) -> Result<(), Contradiction>
                 })?;
             }
             Op::Diff { snap, base, .. } => seen.diff = Some((*snap, *base)),
-            Op::Sync { snap, base, .. } => {
+            Op::Sync { snap, base, from, .. } => {
                 seen.diff = Some((*snap, *base));
                 if let Some(bounds) = model.predict(*snap, *base) {
                     // The least that a legal answer makes the pipeline copy.
-                    model.synced(&bounds.must);
+                    match from {
+                        SyncSource::Live => model.synced(&bounds.must),
+                        SyncSource::Snapshot => model.synced_from(*snap, &bounds.must),
+                    }
                     seen.syncs.push(bounds);
                 }
             }

@@ -7,7 +7,7 @@ use crate::campaign::inproc::{InProcess, InProcessConfig};
 use crate::campaign::journal::{Journal, Journalled};
 use crate::campaign::store::RunFolder;
 use crate::cli::args::{Form, SuiteArgs};
-use crate::cli::config::{Connection, SuiteConfig, Target, Token, Volumes};
+use crate::cli::config::{Connection, QemuVariant, SuiteConfig, Target, Token, Volumes};
 use crate::cli::connect::{INSECURE, connect};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -80,10 +80,11 @@ pub fn run(
         Target::Array { connection, volumes, destroy } => {
             on_array(&job, &connection, &volumes, &destroy, None, context)
         }
-        Target::Qemu { qsd, nonatomic } => {
+        Target::Qemu { qsd, variant } => {
             let config = QemuConfig {
                 qsd,
-                nonatomic,
+                nonatomic: variant == QemuVariant::Nonatomic,
+                clear_bitmaps: variant == QemuVariant::Cleared,
                 work_root: std::env::temp_dir(),
                 size: OWN_VOLUME,
                 data_plane: Some(DataPlane::Nbd),
@@ -419,7 +420,10 @@ fn drive(
     let options = Options {
         volumes: facts.shapes,
         policy: config.policy,
-        source: SyncSource::Live,
+        source: match sut.array.capabilities().snapshot_readable {
+            true => SyncSource::Snapshot,
+            false => SyncSource::Live,
+        },
         min_mib_per_s: config.min_mib_per_s,
         keep_snapshots: config.keep_snapshots,
         fail_fast: config.fail_fast,
