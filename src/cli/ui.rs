@@ -58,6 +58,17 @@ impl Surroundings {
     }
 }
 
+/// An event as scripts read it (`cli.md`, "Stable for scripts"). Fields are only ever added; a
+/// changed meaning raises `v`.
+#[derive(Serialize)]
+pub struct Versioned<'a, E> {
+    /// The version.
+    pub v: u32,
+    /// The event.
+    #[serde(flatten)]
+    pub event: &'a E,
+}
+
 /// The user's side of a command.
 pub struct Ui {
     out: Box<dyn Write + Send>,
@@ -102,6 +113,10 @@ impl Ui {
     /// One line of results. A closed output is not an error of the run.
     pub fn print(&mut self, line: &str) {
         let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
+    }
+    /// One machine-readable event, with the version of these lines before it.
+    pub fn event(&mut self, event: &impl Serialize) {
+        self.json(&Versioned { v: 1, event });
     }
     /// One line of results as JSON.
     pub fn json(&mut self, line: &impl Serialize) {

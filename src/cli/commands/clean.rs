@@ -68,13 +68,6 @@ enum Line {
     },
 }
 
-#[derive(Serialize)]
-struct Versioned<'a> {
-    v: u32,
-    #[serde(flatten)]
-    line: &'a Line,
-}
-
 /// Lists, and with `--yes` deletes.
 ///
 /// # Errors
@@ -98,7 +91,7 @@ pub fn run(
     lines.push(Line::CleanFinished { found, deleted, left, exit_code: exit.code() });
     for line in &lines {
         match context.ui.form {
-            Form::Jsonl => context.ui.json(&Versioned { v: 1, line }),
+            Form::Jsonl => context.ui.event(line),
             Form::Text => context.ui.print(&text(line)),
         }
     }
@@ -227,6 +220,7 @@ mod tests {
     use super::*;
     use crate::array::SnapshotState;
     use crate::block::{RunId, SnapshotName, SnapshotUuid, VolumeUuid};
+    use crate::cli::ui::Versioned;
 
     fn leftover() -> Leftover {
         Leftover {
@@ -249,7 +243,7 @@ mod tests {
         assert!(text(&gone).ends_with("deleted"));
         let kept = snapshot_line(&leftover(), false, Some("run 7 goes on".to_owned()));
         assert!(text(&kept).ends_with("left: run 7 goes on"));
-        let json = serde_json::to_string(&Versioned { v: 1, line: &gone }).expect("encodes");
+        let json = serde_json::to_string(&Versioned { v: 1, event: &gone }).expect("encodes");
         assert!(json.starts_with(r#"{"v":1,"event":"snapshot","name":"tsync-"#), "{json}");
         assert!(
             json.ends_with(r#""run_state":"ended","age_seconds":7200,"deleted":true}"#),

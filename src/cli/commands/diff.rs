@@ -9,6 +9,7 @@ use crate::cli::args::{Form, OrderArg, OutputArgs, TargetArgs};
 use crate::cli::connect::connect;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::ui::Versioned;
 use crate::lightbits::LightbitsClient;
 use crate::sync::{DiffAnswer, PipelineBugs, WalkRequest, walk_streaming};
 use clap::{Args, ValueEnum};
@@ -74,13 +75,6 @@ enum Line<'a> {
         peak_rss_bytes: Option<u64>,
         notes: &'a [String],
     },
-}
-
-#[derive(Serialize)]
-struct Versioned<'a> {
-    v: u32,
-    #[serde(flatten)]
-    line: Line<'a>,
 }
 
 /// Asks for the diff and shows it.
@@ -239,7 +233,7 @@ fn write_summary(
 }
 
 fn write_json(line: Line<'_>, out: &mut dyn Write) -> std::io::Result<()> {
-    serde_json::to_writer(&mut *out, &Versioned { v: 1, line })?;
+    serde_json::to_writer(&mut *out, &Versioned { v: 1, event: &line })?;
     out.write_all(b"\n")
 }
 

@@ -37,13 +37,6 @@ enum Line<'a> {
     DoctorFinished { ok: usize, warnings: usize, failed: usize, skipped: usize, exit_code: u8 },
 }
 
-#[derive(Serialize)]
-struct Versioned<'a> {
-    v: u32,
-    #[serde(flatten)]
-    line: Line<'a>,
-}
-
 /// Looks at everything.
 ///
 /// # Errors
@@ -68,7 +61,7 @@ pub fn run(
         Form::Jsonl => {
             let exit_code = exit.code();
             let line = Line::DoctorFinished { ok, warnings, failed, skipped, exit_code };
-            context.ui.json(&Versioned { v: 1, line });
+            context.ui.event(&line);
         }
         Form::Text => {
             let verdict = if failed > 0 { "a run would be refused" } else { "a run is possible" };
@@ -89,9 +82,7 @@ fn show(row: &Row, context: &mut Context) {
             RowState::Fail => "fail",
             RowState::Skip => "skip",
         };
-        return context
-            .ui
-            .json(&Versioned { v: 1, line: Line::Looked { what, state, seen, next } });
+        return context.ui.event(&Line::Looked { what, state, seen, next });
     }
     for line in lines(row) {
         context.ui.print(&line);

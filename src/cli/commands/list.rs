@@ -129,7 +129,6 @@ const OPS: [(&str, &str); 20] = [
 /// A row of JSON output.
 #[derive(Serialize)]
 struct Line<'a, T> {
-    v: u32,
     event: &'a str,
     #[serde(flatten)]
     row: T,
@@ -188,7 +187,7 @@ pub fn list(args: &ListArgs, context: &mut Context) -> Result<Exit, Failure> {
 
 fn show(context: &mut Context, event: &str, row: impl Serialize, text: &str) {
     match context.ui.form {
-        Form::Jsonl => context.ui.json(&Line { v: 1, event, row }),
+        Form::Jsonl => context.ui.event(&Line { event, row }),
         Form::Text => context.ui.print(text),
     }
 }
@@ -255,6 +254,7 @@ fn explanation(name: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::ui::Versioned;
 
     #[test]
     fn both_catalogues_are_listed_and_every_kind_is_one_of_ours() {
@@ -275,7 +275,8 @@ mod tests {
     #[test]
     fn a_bug_line_is_what_scripts_rely_on() {
         let row = bugs().into_iter().find(|bug| bug.name == "discard-untracked").expect("planted");
-        let line = serde_json::to_string(&Line { v: 1, event: "bug", row }).expect("encodes");
+        let line = serde_json::to_string(&Versioned { v: 1, event: &Line { event: "bug", row } })
+            .expect("encodes");
         assert_eq!(
             line,
             r#"{"v":1,"event":"bug","name":"discard-untracked","side":"array","kinds":["missed"],"witness_operations":4}"#

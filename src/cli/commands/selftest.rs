@@ -29,7 +29,6 @@ pub struct SelftestArgs {
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Line<'a> {
     Bug {
-        v: u32,
         name: &'a str,
         side: &'a str,
         kinds: &'a [&'a str],
@@ -38,13 +37,11 @@ enum Line<'a> {
         failed_otherwise: &'a [&'a str],
     },
     Test {
-        v: u32,
         number: usize,
         name: &'a str,
         catches: Vec<&'a str>,
     },
     SelftestFinished {
-        v: u32,
         bugs: usize,
         found: usize,
         empty_rows: usize,
@@ -79,8 +76,7 @@ pub fn run(args: &SelftestArgs, context: &mut Context) -> Result<Exit, Failure> 
     let missing = if all { !empty.is_empty() } else { found < scores.len() };
     let exit = if missing || false_alarms > 0 { Exit::Violation } else { Exit::Passed };
     match context.ui.form {
-        Form::Jsonl => context.ui.json(&Line::SelftestFinished {
-            v: 1,
+        Form::Jsonl => context.ui.event(&Line::SelftestFinished {
             bugs: scores.len(),
             found,
             empty_rows: empty.len(),
@@ -105,8 +101,7 @@ fn show_bug(score: &BugScore, context: &mut Context) {
     let BugScore { bug, found } = score;
     let found_kinds: Vec<&str> = found.kinds.iter().map(|kind| kind.name()).collect();
     match context.ui.form {
-        Form::Jsonl => context.ui.json(&Line::Bug {
-            v: 1,
+        Form::Jsonl => context.ui.event(&Line::Bug {
             name: bug.name(),
             side: bug.side(),
             kinds: bug.kinds(),
@@ -135,7 +130,7 @@ fn show_test(number: usize, name: &'static str, scores: &[BugScore], context: &m
     let caught = scores.iter().filter(|score| score.found.caught_by.contains(&name));
     let catches: Vec<&str> = caught.map(|score| score.bug.name()).collect();
     match context.ui.form {
-        Form::Jsonl => context.ui.json(&Line::Test { v: 1, number, name, catches }),
+        Form::Jsonl => context.ui.event(&Line::Test { number, name, catches }),
         Form::Text => {
             context.ui.print(&format!("{number:>2} {name:<27} catches {}", catches.len()))
         }

@@ -396,13 +396,11 @@ fn drive(
 ) -> Result<Exit, Failure> {
     let config = &job.config;
     let header = header(job, &facts, sut);
-    context.ui.say(&format!(
-        "lbaudit {}  target={}  policy={}  run={}",
-        header.version,
-        header.target,
-        header.policy,
-        folder.run()
-    ));
+    if !context.ui.style.quiet {
+        let RunHeader { version, target, policy, .. } = &header;
+        let run = folder.run();
+        context.ui.say(&format!("lbaudit {version}  target={target}  policy={policy}  run={run}"));
+    }
     let cannot = |error: std::io::Error| {
         Failure::could_not(format!("cannot write to {}: {error}", folder.path().display()))
     };

@@ -58,7 +58,6 @@ pub struct SyncArgs {
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Line {
     SyncFinished {
-        v: u32,
         ranges: u64,
         pages: u32,
         lbas: u64,
@@ -183,8 +182,7 @@ fn report(done: &Done, context: &mut Context) -> Exit {
     let exit = if done.different > 0 { Exit::Violation } else { Exit::Passed };
     let speed = mib_per_s(done.lbas.nominal_bytes(), done.took);
     match context.ui.form {
-        Form::Jsonl => context.ui.json(&Line::SyncFinished {
-            v: 1,
+        Form::Jsonl => context.ui.event(&Line::SyncFinished {
             ranges: done.ranges,
             pages: done.pages,
             lbas: done.lbas.get(),
