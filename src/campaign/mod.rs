@@ -13,6 +13,7 @@ pub mod embedded;
 pub mod fixed_matrix;
 pub mod inproc;
 pub mod journal;
+pub mod selftest;
 pub mod store;
 #[cfg(test)]
 mod testing;

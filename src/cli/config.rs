@@ -113,9 +113,9 @@ pub enum Target {
     /// A cluster, or anything that speaks like one.
     Array {
         /// How to talk to it.
-        connection: Connection,
+        connection: Box<Connection>,
         /// Which volumes.
-        volumes: Volumes,
+        volumes: Box<Volumes>,
         /// Consent to overwrite them, as far as flags gave it.
         destroy: Vec<ConsentItem>,
     },
@@ -229,8 +229,8 @@ fn suite_target(args: &SuiteArgs, env_token: Option<String>) -> Result<Target, C
     if args.in_process {
         return Err(ConfigError::EmbeddedOnly("--in-process"));
     }
-    let connection = args.target.connection(env_token, &VOLUME_FLAGS)?;
-    let volumes = args.target.volumes()?;
+    let connection = Box::new(args.target.connection(env_token, &VOLUME_FLAGS)?);
+    let volumes = Box::new(args.target.volumes()?);
     Ok(Target::Array { connection, volumes, destroy: args.destroy.clone() })
 }
 

@@ -20,7 +20,7 @@ pub use failure::Failure;
 
 use args::OutputArgs;
 use clap::{Parser, Subcommand};
-use commands::{clean, diff, doctor, list, serve, suite};
+use commands::{clean, diff, doctor, list, selftest, serve, suite, sync};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -53,6 +53,10 @@ enum Command {
     Clean(Box<clean::CleanArgs>),
     /// One diff answer.
     Diff(Box<diff::DiffArgs>),
+    /// Replay one diff from the source device to the target device.
+    Sync(Box<sync::SyncArgs>),
+    /// Plant every bug and see which tests catch it.
+    Selftest(selftest::SelftestArgs),
     /// The simulated array.
     Sim {
         #[command(subcommand)]
@@ -86,7 +90,9 @@ lbaudit --help lists the commands, lbaudit suite --help the flags.
 pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line()));
-        let words = panic.payload_as_str().unwrap_or("no words");
+        let payload = panic.payload();
+        let owned = payload.downcast_ref::<String>().map(String::as_str);
+        let words = payload.downcast_ref::<&str>().copied().or(owned).unwrap_or("no words");
         let line =
             format!("bug in lbaudit{}: {words}; please report it", place.unwrap_or_default());
         // There is nowhere left to complain if standard error is closed.
@@ -132,36 +138,61 @@ fn run(mut args: Vec<OsString>) -> Exit {
 
 fn execute(command: Command) -> Exit {
     let token = std::env::var("LIGHTBITS_JWT").ok();
-    let done = match &command {
-        Command::Suite(args) => context(&args.output, args.verbose)
-            .and_then(|mut context| suite::run(args, token, &mut context)),
-        Command::Doctor(args) => context(&args.output, false)
-            .and_then(|mut context| doctor::run(args, token, &mut context)),
-        Command::Clean(args) => context(&args.output, false)
-            .and_then(|mut context| clean::run(args, token, &mut context)),
-        Command::Diff(args) => context(&args.output, false)
-            .and_then(|mut context| diff::run(args, token, &mut context)),
+    match &command {
+        Command::Suite(args) => {
+            with(&args.output, args.verbose, |context| suite::run(args, token, context))
+        }
+        Command::Doctor(args) => {
+            with(&args.output, false, |context| doctor::run(args, token, context))
+        }
+        Command::Clean(args) => {
+            with(&args.output, false, |context| clean::run(args, token, context))
+        }
+        Command::Diff(args) => with(&args.output, false, |context| diff::run(args, token, context)),
+        Command::Sync(args) => with(&args.output, false, |context| sync::run(args, token, context)),
+        Command::Selftest(args) => {
+            with(&args.output, false, |context| selftest::run(args, context))
+        }
+        Command::List(args) => with(&args.output, false, |context| list::list(args, context)),
+        // These two have no output flags, and the server listens to signals itself.
+        Command::Explain(args) => finish(list::explain(args, &mut plain()), &Stop::default()),
         Command::Sim { command: SimCommand::Serve(args) } => {
-            // It listens to signals itself.
-            serve::run(args, &mut Context { ui: Ui::plain(), stop: Stop::default() })
+            finish(serve::run(args, &mut plain()), &Stop::default())
         }
-        Command::List(args) => {
-            context(&args.output, false).and_then(|mut context| list::list(args, &mut context))
-        }
-        Command::Explain(args) => {
-            list::explain(args, &mut Context { ui: Ui::plain(), stop: Stop::default() })
-        }
-    };
-    done.unwrap_or_else(|failure| {
-        let _ = writeln!(std::io::stderr(), "lbaudit: {}", failure.message);
-        failure.exit
-    })
+    }
 }
 
-fn context(output: &OutputArgs, verbose: bool) -> Result<Context, Failure> {
-    let stop = Stop::listen()
-        .map_err(|error| Failure::could_not(format!("cannot listen to signals: {error}")))?;
-    Ok(Context { ui: Ui::standard(output, Surroundings::look(), verbose), stop })
+/// Runs a command with signals heard and output as its flags want it.
+fn with(
+    output: &OutputArgs,
+    verbose: bool,
+    command: impl FnOnce(&mut Context) -> Result<Exit, Failure>,
+) -> Exit {
+    let stop = match Stop::listen() {
+        Ok(stop) => stop,
+        Err(error) => {
+            let failure = Failure::could_not(format!("cannot listen to signals: {error}"));
+            return finish(Err(failure), &Stop::default());
+        }
+    };
+    let ui = Ui::standard(output, Surroundings::look(), verbose);
+    let done = command(&mut Context { ui, stop: stop.clone() });
+    finish(done, &stop)
+}
+
+fn plain() -> Context {
+    Context { ui: Ui::plain(), stop: Stop::default() }
+}
+
+/// One line for a failure; an interrupted command ends as its signal says.
+fn finish(done: Result<Exit, Failure>, stop: &Stop) -> Exit {
+    done.unwrap_or_else(|failure| {
+        let _ = writeln!(std::io::stderr(), "lbaudit: {}", failure.message);
+        match failure.exit {
+            Exit::Interrupted => stop.exit().unwrap_or(Exit::Interrupted),
+            other => other,
+        }
+    })
 }
 
 #[cfg(test)]

@@ -1,14 +1,22 @@
-//! From two volumes of an array to two devices held exclusively and consented to. The handshake
-//! that arms them is the caller's next step.
+//! From two volumes of an array to two devices held exclusively, consented to ([`open`]) and armed
+//! by the handshake ([`arm`]).
 
 use super::config::Volumes;
+use super::exit::Exit;
 use super::failure::Failure;
+use super::stop::Stop;
 use super::ui::Ui;
-use crate::array::{ApiError, Array, VolumeInfo, escape_text};
-use crate::block::{BlockSize, Geometry, LbaCount, Role, VolumeUuid};
+use crate::array::{ApiError, Array, Clock, VolumeInfo, Waiting, delete_and_wait, escape_text};
+use crate::block::{BlockSize, Geometry, LbaCount, Policy, Role, VolumeUuid};
+use crate::campaign::arm::{ArmError, ArmedPair, Handshake};
 use crate::device::{Consent, ConsentItem, Host, Identified, Wanted, find_by_wwid, open_pair};
+use crate::engine::Ledger;
+use crate::model::Model;
+use crate::oracle::Reason;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// Characters of a volume's name that are shown.
 const NAME_SHOWN: usize = 60;
@@ -110,4 +118,66 @@ pub fn shapes(infos: &[VolumeInfo; 2], fresh: bool) -> BTreeMap<Role, Geometry> 
 /// `vol-src (/dev/nvme0n1)`
 pub fn title(info: &VolumeInfo, device: &Identified) -> String {
     format!("{} ({})", escape_text(&info.name, NAME_SHOWN), device.path().display())
+}
+
+/// How long the clean-up after a signal or a refusal may take in all, so that the process ends
+/// within 10 s.
+pub const STOP_BUDGET: Duration = Duration::from_secs(8);
+
+/// What the handshake and the run after it share.
+#[derive(Clone, Copy)]
+pub struct RunPort<'a> {
+    /// The control plane, journalled.
+    pub array: &'a dyn Array,
+    /// Time.
+    pub clock: &'a dyn Clock,
+    /// How long to wait, and who may say stop.
+    pub waiting: Waiting<'a>,
+    /// The run's snapshots.
+    pub ledger: &'a Ledger,
+}
+
+/// Holds the handshake. If it refuses, its snapshots are deleted again.
+///
+/// # Errors
+/// [`Failure`]; no content has changed.
+pub fn arm(
+    port: &RunPort<'_>,
+    opened: Opened,
+    shapes: BTreeMap<Role, Geometry>,
+    model: &mut Model,
+    policy: Policy,
+    stop: &Stop,
+) -> Result<ArmedPair, Failure> {
+    let RunPort { array, clock, waiting, ledger } = *port;
+    let handshake = Handshake { array, clock, waiting, ledger, volumes: shapes };
+    let allowed = opened.source.len_lbas().max(opened.target.len_lbas());
+    handshake.arm((opened.source, opened.target), allowed, model, policy).map_err(|error| {
+        sweep(port);
+        arm_failure(error, stop)
+    })
+}
+
+fn arm_failure(error: ArmError, stop: &Stop) -> Failure {
+    let message = error.to_string();
+    let exit = match error {
+        ArmError::Refused(_) => Exit::Usage,
+        ArmError::CouldNotTest(Reason::Interrupted) => stop.exit().unwrap_or(Exit::Interrupted),
+        ArmError::CouldNotTest(Reason::Tool(_)) => Exit::Bug,
+        ArmError::CouldNotTest(_) | ArmError::Random(_) => Exit::CouldNotTest,
+    };
+    Failure { exit, message }
+}
+
+/// Deletes the run's snapshots within [`STOP_BUDGET`]; what stays, stays in the ledger.
+pub fn sweep(port: &RunPort<'_>) {
+    let never = AtomicBool::new(false);
+    let deadline = port.clock.now() + STOP_BUDGET;
+    for snapshot in port.ledger.live() {
+        let left = deadline.saturating_sub(port.clock.now());
+        let waiting = Waiting { available: left, gone: left, stop: &never };
+        if delete_and_wait(port.array, port.clock, snapshot, waiting).is_ok() {
+            port.ledger.gone(snapshot);
+        }
+    }
 }

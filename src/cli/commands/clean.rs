@@ -116,7 +116,7 @@ fn text(line: &Line) -> String {
     };
     match line {
         Line::Snapshot { name, volume, run_state, age_seconds, deleted, why, .. } => {
-            let age = age_seconds.map_or_else(|| "age unknown".to_owned(), |age| age_text(age));
+            let age = age_seconds.map_or_else(|| "age unknown".to_owned(), age_text);
             let fate = fate(*deleted, why);
             format!("{name}  volume {volume}  {age}  run {run_state}  {fate}")
         }

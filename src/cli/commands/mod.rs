@@ -4,8 +4,10 @@ pub mod clean;
 pub mod diff;
 pub mod doctor;
 pub mod list;
+pub mod selftest;
 pub mod serve;
 pub mod suite;
+pub mod sync;
 
 use super::failure::Failure;
 use super::select::nearest_of;

@@ -1,8 +1,7 @@
 //! `lbaudit suite`: opens the target, runs the chosen tests, reports, cleans up.
 
-use crate::array::{Array, Clock, RealClock, Waiting};
+use crate::array::{Array, RealClock, Waiting};
 use crate::block::{BitmapOrder, BlockSize, Geometry, LbaCount, LbaSet, Role, RunId};
-use crate::campaign::arm::{ArmError, Handshake};
 use crate::campaign::embedded::Embedded;
 use crate::campaign::inproc::{InProcess, InProcessConfig};
 use crate::campaign::journal::{Journal, Journalled};
@@ -18,7 +17,7 @@ use crate::device::ConsentItem;
 use crate::engine::{Ledger, Pipeline, Sut, SutVolume};
 use crate::lightbits::{Fingerprint, TlsConfig};
 use crate::model::Model;
-use crate::oracle::{Reason, Violation};
+use crate::oracle::Violation;
 use crate::qemu::{DataPlane, QemuArray, QemuConfig};
 use crate::report::{Console, JsonLines, Reporter, RunEnd, RunHeader, junit};
 use crate::scenario::SyncSource;
@@ -31,10 +30,8 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-/// How long the clean-up after a signal may take in all, so that the process ends within 10 s.
-const STOP_BUDGET: Duration = Duration::from_secs(8);
 /// Size of the volumes of targets that this process makes.
 const OWN_VOLUME: LbaCount = LbaCount::mib(2048);
 
@@ -158,7 +155,7 @@ fn in_process(job: &Job<'_>, page_limit: u32, context: &mut Context) -> Result<E
     }
     let target = InProcess::new(config, run_id)
         .map_err(|error| Failure::could_not(format!("cannot set up the simulator: {error}")))?;
-    let folder = folder(job, run_id)?;
+    let folder = folder(&job.args.output.run_dir, run_id)?;
     let facts = Facts {
         endpoint: "in process (no server, virtual time)".to_owned(),
         source: "vol-src (in process)".to_owned(),
@@ -245,7 +242,7 @@ fn on_array(
     let opened = volumes::open(&client, wanted, destroy, MIN_LBAS, &mut context.ui)?;
     let shapes = volumes::shapes(&opened.infos, own_pages.is_some());
     let run_id = RunId::random();
-    let folder = folder(job, run_id)?;
+    let folder = folder(&job.args.output.run_dir, run_id)?;
     let journal = Journal::create(&folder.path().join("journal.jsonl"), run_id)
         .map_err(|error| Failure::could_not(format!("cannot keep a journal: {error}")))?;
     let array = Journalled::new(&client, &journal);
@@ -263,19 +260,9 @@ fn on_array(
         findings: Vec::new(),
         shapes: shapes.clone(),
     };
-    let handshake = Handshake {
-        array: &array,
-        clock: &clock,
-        waiting: waiting(job, stop.flag()),
-        ledger: &ledger,
-        volumes: shapes,
-    };
-    let allowed = opened.source.len_lbas().max(opened.target.len_lbas());
-    let held = handshake.arm((opened.source, opened.target), allowed, &mut model, config.policy);
-    let armed = held.map_err(|error| {
-        sweep(&array, &clock, &ledger);
-        arm_failure(error, context)
-    })?;
+    let waits = waiting(job, stop.flag());
+    let port = volumes::RunPort { array: &array, clock: &clock, waiting: waits, ledger: &ledger };
+    let armed = volumes::arm(&port, opened, shapes, &mut model, config.policy, &context.stop)?;
     facts.findings = armed.findings;
     let mut sut = Sut {
         array: &array,
@@ -315,7 +302,7 @@ fn on_qemu(job: &Job<'_>, config: QemuConfig, context: &mut Context) -> Result<E
     let volume = |role| array.volume_uuid(role).zip(array.nbd_device(role));
     let (source, target) = volume(Role::Source).zip(volume(Role::Target)).ok_or_else(missing)?;
     let run_id = RunId::random();
-    let folder = folder(job, run_id)?;
+    let folder = folder(&job.args.output.run_dir, run_id)?;
     let shape = Geometry { block: BlockSize::DEVICE, len: OWN_VOLUME, fresh: true };
     let shapes = BTreeMap::from([(Role::Source, shape), (Role::Target, shape)]);
     let (clock, ledger, stop) = (RealClock::new(), Ledger::new(run_id), context.stop.clone());
@@ -364,42 +351,15 @@ fn pipeline(job: &Job<'_>, strict: bool) -> Pipeline {
     }
 }
 
-fn folder(job: &Job<'_>, run: RunId) -> Result<RunFolder, Failure> {
-    let root = &job.args.output.run_dir;
+pub(super) fn folder(root: &Path, run: RunId) -> Result<RunFolder, Failure> {
     RunFolder::create(root, run, SystemTime::now()).map_err(|error| {
         let root = root.display();
         Failure::could_not(format!("cannot make a run folder in {root}: {error}; give --run-dir"))
     })
 }
 
-fn arm_failure(error: ArmError, context: &Context) -> Failure {
-    let message = error.to_string();
-    let exit = match error {
-        ArmError::Refused(_) => Exit::Usage,
-        ArmError::CouldNotTest(Reason::Interrupted) => {
-            context.stop.exit().unwrap_or(Exit::Interrupted)
-        }
-        ArmError::CouldNotTest(Reason::Tool(_)) => Exit::Bug,
-        ArmError::CouldNotTest(_) | ArmError::Random(_) => Exit::CouldNotTest,
-    };
-    Failure { exit, message }
-}
-
-/// Deletes the handshake's snapshots when the run does not come about.
-fn sweep(array: &dyn Array, clock: &dyn Clock, ledger: &Ledger) {
-    let never = AtomicBool::new(false);
-    let deadline = clock.now() + STOP_BUDGET;
-    for snapshot in ledger.live() {
-        let left = deadline.saturating_sub(clock.now());
-        let waiting = Waiting { available: left, gone: left, stop: &never };
-        if crate::array::delete_and_wait(array, clock, snapshot, waiting).is_ok() {
-            ledger.gone(snapshot);
-        }
-    }
-}
-
 /// The command that removes what this run may leave. It never holds the token.
-fn clean_command(connection: &Connection, volumes: &Volumes) -> String {
+pub(super) fn clean_command(connection: &Connection, volumes: &Volumes) -> String {
     let mut command = "lbaudit clean --yes".to_owned();
     let mut add = |flag: &str, value: &dyn std::fmt::Display| {
         // Writing to a String cannot fail.
@@ -468,7 +428,7 @@ fn drive(
         keep_snapshots: config.keep_snapshots,
         fail_fast: config.fail_fast,
         leave_now: &never,
-        stop_budget: STOP_BUDGET,
+        stop_budget: volumes::STOP_BUDGET,
     };
     let mut reporters: [&mut dyn Reporter; 2] = [&mut *screen, &mut log];
     reporters.iter_mut().for_each(|reporter| reporter.begin(&header));

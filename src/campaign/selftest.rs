@@ -1,0 +1,173 @@
+//! Plants every bug in turn and sees which of the 20 fixed tests catch it, in process. A test
+//! catches a bug if it fails with a kind that the catalogue names; any other failure is noted too.
+//!
+//! Not covered: lies of the HTTP side (they need the wire), random checking.
+
+use super::inproc::{InProcess, InProcessConfig};
+use crate::block::{BlockSize, LbaCount, RunId};
+use crate::oracle::Kind;
+use crate::sim::{Bug, SimError};
+use crate::suite::{Outcome, SUITE, run_suite};
+use crate::sync::{PipelineBug, PipelineBugs};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// A bug of either side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Planted {
+    /// Of the simulated array.
+    Array(Bug),
+    /// Of the pipeline.
+    Pipeline(PipelineBug),
+}
+
+impl Planted {
+    /// Both catalogues.
+    pub fn all() -> Vec<Planted> {
+        let array = Bug::ALL.iter().copied().map(Planted::Array);
+        array.chain(PipelineBug::ALL.into_iter().map(Planted::Pipeline)).collect()
+    }
+    /// The bug of this name.
+    pub fn from_name(name: &str) -> Option<Planted> {
+        let pipeline = || PipelineBug::from_name(name).map(Planted::Pipeline);
+        Bug::from_name(name).map(Planted::Array).or_else(pipeline)
+    }
+    /// Its stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Planted::Array(bug) => bug.name(),
+            Planted::Pipeline(bug) => bug.name(),
+        }
+    }
+    /// `array` or `pipeline`.
+    pub const fn side(self) -> &'static str {
+        match self {
+            Planted::Array(_) => "array",
+            Planted::Pipeline(_) => "pipeline",
+        }
+    }
+    /// Names of the kinds it may be found as.
+    pub fn kinds(self) -> &'static [&'static str] {
+        match self {
+            Planted::Array(bug) => bug.spec().kinds,
+            Planted::Pipeline(bug) => bug.kinds(),
+        }
+    }
+}
+
+/// What the suite said of one target.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Found {
+    /// Tests that failed as the catalogue says.
+    pub caught_by: Vec<&'static str>,
+    /// Tests that failed otherwise, or could not be run.
+    pub otherwise: Vec<&'static str>,
+    /// The kinds seen, the gravest first.
+    pub kinds: Vec<Kind>,
+}
+
+/// One line of the table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BugScore {
+    /// The bug.
+    pub bug: Planted,
+    /// What the suite said.
+    pub found: Found,
+}
+
+/// Runs the suite once on a target with this bug; without one, on an honest target.
+///
+/// # Errors
+/// The simulator's, if it cannot be set up.
+pub fn score(bug: Option<Planted>) -> Result<Found, SimError> {
+    let (array_bugs, pipeline_bugs) = match bug {
+        None => (Vec::new(), PipelineBugs::NONE),
+        Some(Planted::Array(bug)) => (vec![bug], PipelineBugs::NONE),
+        Some(Planted::Pipeline(bug)) => (Vec::new(), PipelineBugs::NONE.with(bug)),
+    };
+    let target = InProcess::new(
+        InProcessConfig {
+            len: LbaCount::mib(2048),
+            block: BlockSize::SMALLEST,
+            page_limit: 128,
+            array_bugs,
+            pipeline_bugs,
+        },
+        // Fixed, so that every run of the self-test sees the same.
+        RunId::from_u128(1),
+    )?;
+    let tests: Vec<_> = (1..).zip(&SUITE).collect();
+    let options = target.suite_options();
+    let summary = run_suite(&tests, &mut target.sut(), &mut target.model(), &options, &mut |_| ());
+    let expected = bug.map_or(&[][..], Planted::kinds);
+    let mut found = Found::default();
+    for result in &summary.results {
+        let kinds = result.kinds();
+        match &result.outcome {
+            Outcome::Pass | Outcome::NotApplicable(_) => {}
+            Outcome::Fail(_) if kinds.iter().any(|kind| expected.contains(&kind.name())) => {
+                found.caught_by.push(result.name);
+            }
+            Outcome::Fail(_) | Outcome::Error(_) => found.otherwise.push(result.name),
+        }
+        found.kinds.extend(kinds);
+    }
+    found.kinds.sort_unstable();
+    found.kinds.dedup();
+    Ok(found)
+}
+
+/// Scores all of `bugs`, several at a time, in their order; ends early when `stop` is set.
+///
+/// # Errors
+/// The first that [`score`] answered.
+pub fn table(bugs: &[Planted], stop: &AtomicBool) -> Result<Vec<BugScore>, SimError> {
+    let next = AtomicUsize::new(0);
+    let scores = Mutex::new(Vec::new());
+    let work = || {
+        while !stop.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(&bug) = bugs.get(index) else { return };
+            let found = score(Some(bug)).map(|found| BugScore { bug, found });
+            scores.lock().unwrap_or_else(PoisonError::into_inner).push((index, found));
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(work);
+        }
+    });
+    let mut scores = scores.into_inner().unwrap_or_else(PoisonError::into_inner);
+    scores.sort_by_key(|(index, _)| *index);
+    scores.into_iter().map(|(_, found)| found).collect()
+}
+
+/// The fixed tests that no bug of the table makes fail.
+pub fn empty_rows(scores: &[BugScore]) -> Vec<&'static str> {
+    let caught = |name: &&str| scores.iter().any(|score| score.found.caught_by.contains(name));
+    SUITE.iter().map(|spec| spec.name).filter(|name| !caught(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fixed_test_is_made_to_fail_by_a_planted_bug_and_none_by_an_honest_target() {
+        assert_eq!(score(None), Ok(Found::default()));
+        let scores = table(&Planted::all(), &AtomicBool::new(false)).expect("sets up");
+        assert_eq!(scores.len(), Planted::all().len());
+        assert_eq!(empty_rows(&scores), Vec::<&str>::new());
+        let caught = scores.iter().filter(|score| !score.found.caught_by.is_empty()).count();
+        assert!(caught >= 24, "only {caught} planted bugs are caught by the fixed suite");
+    }
+
+    #[test]
+    fn names_lead_to_bugs_of_both_sides() {
+        for bug in Planted::all() {
+            assert_eq!(Planted::from_name(bug.name()), Some(bug));
+        }
+        assert_eq!(Planted::from_name("nonsense"), None);
+    }
+}

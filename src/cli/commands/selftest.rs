@@ -1,0 +1,182 @@
+//! `lbaudit selftest --fixed`: the table of planted bugs and the tests that catch them.
+
+use crate::campaign::selftest::{BugScore, Planted, empty_rows, score, table};
+use crate::cli::Context;
+use crate::cli::args::{Form, OutputArgs};
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::sim::SimError;
+use crate::suite::SUITE;
+use clap::Args;
+use serde::Serialize;
+use std::sync::atomic::Ordering;
+
+/// What to test.
+#[derive(Args, Clone, Debug)]
+pub struct SelftestArgs {
+    /// By the 20 fixed tests, in process.
+    #[arg(long, required = true)]
+    pub fixed: bool,
+    /// Only this bug; repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub bug: Vec<String>,
+    /// Where the table goes.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Line<'a> {
+    Bug {
+        v: u32,
+        name: &'a str,
+        side: &'a str,
+        kinds: &'a [&'a str],
+        found_kinds: Vec<&'a str>,
+        found_by_fixed: &'a [&'a str],
+        failed_otherwise: &'a [&'a str],
+    },
+    Test {
+        v: u32,
+        number: usize,
+        name: &'a str,
+        catches: Vec<&'a str>,
+    },
+    SelftestFinished {
+        v: u32,
+        bugs: usize,
+        found: usize,
+        empty_rows: usize,
+        false_alarms: usize,
+        exit_code: u8,
+    },
+}
+
+/// Plants, runs, prints.
+///
+/// # Errors
+/// [`Failure`] for an unknown bug, or if the simulator cannot be set up.
+pub fn run(args: &SelftestArgs, context: &mut Context) -> Result<Exit, Failure> {
+    let named = |name: &String| Planted::from_name(name).ok_or_else(|| super::unknown_bug(name));
+    let all = args.bug.is_empty();
+    let bugs =
+        if all { Planted::all() } else { args.bug.iter().map(named).collect::<Result<_, _>>()? };
+    let cannot =
+        |error: SimError| Failure::could_not(format!("cannot set up the simulator: {error}"));
+    let honest = score(None).map_err(cannot)?;
+    let false_alarms = honest.caught_by.len() + honest.otherwise.len();
+    let scores = table(&bugs, context.stop.flag()).map_err(cannot)?;
+    if context.stop.flag().load(Ordering::Relaxed) {
+        return Err(Failure { exit: Exit::Interrupted, message: "interrupted".to_owned() });
+    }
+    scores.iter().for_each(|score| show_bug(score, context));
+    let empty = if all { empty_rows(&scores) } else { Vec::new() };
+    if all {
+        (1..).zip(&SUITE).for_each(|(number, spec)| show_test(number, spec.name, &scores, context));
+    }
+    let found = scores.iter().filter(|score| !score.found.caught_by.is_empty()).count();
+    let missing = if all { !empty.is_empty() } else { found < scores.len() };
+    let exit = if missing || false_alarms > 0 { Exit::Violation } else { Exit::Passed };
+    match context.ui.form {
+        Form::Jsonl => context.ui.json(&Line::SelftestFinished {
+            v: 1,
+            bugs: scores.len(),
+            found,
+            empty_rows: empty.len(),
+            false_alarms,
+            exit_code: exit.code(),
+        }),
+        Form::Text => {
+            context.ui.print(&format!(
+                "{found}/{} planted bugs caught by the fixed tests · {} tests that catch none · {false_alarms} false alarms",
+                scores.len(),
+                empty.len()
+            ));
+            for name in empty {
+                context.ui.print(&format!("no planted bug makes {name} fail"));
+            }
+        }
+    }
+    Ok(exit)
+}
+
+fn show_bug(score: &BugScore, context: &mut Context) {
+    let BugScore { bug, found } = score;
+    let found_kinds: Vec<&str> = found.kinds.iter().map(|kind| kind.name()).collect();
+    match context.ui.form {
+        Form::Jsonl => context.ui.json(&Line::Bug {
+            v: 1,
+            name: bug.name(),
+            side: bug.side(),
+            kinds: bug.kinds(),
+            found_kinds,
+            found_by_fixed: &found.caught_by,
+            failed_otherwise: &found.otherwise,
+        }),
+        Form::Text => {
+            let numbers: Vec<String> = (1..)
+                .zip(&SUITE)
+                .filter(|(_, spec)| found.caught_by.contains(&spec.name))
+                .map(|(number, _): (usize, _)| number.to_string())
+                .collect();
+            let tests = match numbers.as_slice() {
+                [] => "not by the fixed tests".to_owned(),
+                numbers => format!("tests {}", numbers.join(" ")),
+            };
+            let kinds = found_kinds.join(", ");
+            let line = format!("{:<31}{:<10}{kinds:<28} {tests}", bug.name(), bug.side());
+            context.ui.print(line.trim_end());
+        }
+    }
+}
+
+fn show_test(number: usize, name: &'static str, scores: &[BugScore], context: &mut Context) {
+    let caught = scores.iter().filter(|score| score.found.caught_by.contains(&name));
+    let catches: Vec<&str> = caught.map(|score| score.bug.name()).collect();
+    match context.ui.form {
+        Form::Jsonl => context.ui.json(&Line::Test { v: 1, number, name, catches }),
+        Form::Text => {
+            context.ui.print(&format!("{number:>2} {name:<27} catches {}", catches.len()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::stop::Stop;
+    use crate::cli::ui::Ui;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        selftest: SelftestArgs,
+    }
+
+    fn selftest(flags: &[&str]) -> (Result<Exit, Failure>, String) {
+        let line = ["selftest", "--fixed"].into_iter().chain(flags.iter().copied());
+        let args = Flags::try_parse_from(line).expect("flags").selftest;
+        let (ui, text) = Ui::captured(args.output.output);
+        let done = run(&args, &mut Context { ui, stop: Stop::default() });
+        (done, text.text())
+    }
+
+    #[test]
+    fn a_bug_the_suite_catches_is_shown_with_its_tests() {
+        let (done, text) = selftest(&["--bug", "bitmap-byte-swapped"]);
+        assert_eq!(done, Ok(Exit::Passed), "{text}");
+        let line = text.lines().next().expect("a line");
+        assert!(line.starts_with("bitmap-byte-swapped") && line.contains(" 12"), "{line}");
+        assert!(text.ends_with("1/1 planted bugs caught by the fixed tests · 0 tests that catch none · 0 false alarms\n"));
+    }
+
+    #[test]
+    fn unknown_bugs_are_named_with_a_neighbour() {
+        let (done, _) = selftest(&["--bug", "bitmap-byte-swaped"]);
+        let failure = done.expect_err("no such bug");
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.message.contains("did you mean `bitmap-byte-swapped`"));
+    }
+}
