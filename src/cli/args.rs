@@ -119,6 +119,9 @@ pub enum Backend {
     /// The same with bitmap and data cut in two commands: a real bug of real software.
     #[value(hide = true)]
     QemuNonatomic,
+    /// The same with its bitmaps cleared behind the adapter's back: every diff must be found short.
+    #[value(hide = true)]
+    QemuCleared,
 }
 
 /// Order of the bytes of a bitmap.

@@ -89,6 +89,17 @@ pub struct Volumes {
     pub target_device: Option<PathBuf>,
 }
 
+/// QEMU as it is, or spoilt on purpose to prove that the alarm rings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QemuVariant {
+    /// As it is.
+    Honest,
+    /// Bitmap and data are cut in two commands.
+    Nonatomic,
+    /// Bitmaps are cleared behind the adapter's back.
+    Cleared,
+}
+
 /// What the suite runs against.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Target {
@@ -112,8 +123,8 @@ pub enum Target {
     Qemu {
         /// The daemon, if not on PATH.
         qsd: Option<PathBuf>,
-        /// Cut bitmap and data in two commands.
-        nonatomic: bool,
+        /// What is wrong with it on purpose.
+        variant: QemuVariant,
     },
 }
 
@@ -123,8 +134,9 @@ impl Target {
         match self {
             Target::Embedded { .. } => "simulator",
             Target::Array { .. } => "array",
-            Target::Qemu { nonatomic: false, .. } => "qemu",
-            Target::Qemu { nonatomic: true, .. } => "qemu-nonatomic",
+            Target::Qemu { variant: QemuVariant::Honest, .. } => "qemu",
+            Target::Qemu { variant: QemuVariant::Nonatomic, .. } => "qemu-nonatomic",
+            Target::Qemu { variant: QemuVariant::Cleared, .. } => "qemu-cleared",
         }
     }
 }
@@ -204,8 +216,12 @@ fn suite_target(args: &SuiteArgs, env_token: Option<String>) -> Result<Target, C
         if let Some(flag) = given {
             return Err(ConfigError::Both("--backend qemu", flag));
         }
-        let nonatomic = args.backend == Backend::QemuNonatomic;
-        return Ok(Target::Qemu { qsd: args.qsd.clone(), nonatomic });
+        let variant = match args.backend {
+            Backend::QemuNonatomic => QemuVariant::Nonatomic,
+            Backend::QemuCleared => QemuVariant::Cleared,
+            Backend::Qemu | Backend::Lightbits => QemuVariant::Honest,
+        };
+        return Ok(Target::Qemu { qsd: args.qsd.clone(), variant });
     }
     if given.is_none() {
         return Ok(Target::Embedded { page_limit: args.page_limit, in_process: args.in_process });

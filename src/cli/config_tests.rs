@@ -128,6 +128,6 @@ fn sizes_and_times_read_in_the_units_of_the_manual() {
 fn qemu_plays_its_own_array() {
     let config = config(&["--backend", "qemu", "--qsd", "/opt/qsd"]).expect("a qemu run");
     let qsd = Some(PathBuf::from("/opt/qsd"));
-    assert_eq!(config.target, Target::Qemu { qsd, nonatomic: false });
+    assert_eq!(config.target, Target::Qemu { qsd, variant: QemuVariant::Honest });
     assert_eq!((config.policy, config.target.name()), (Policy::Exact, "qemu"));
 }

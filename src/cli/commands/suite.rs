@@ -8,7 +8,7 @@ use crate::campaign::inproc::{InProcess, InProcessConfig};
 use crate::campaign::journal::{Journal, Journalled};
 use crate::campaign::store::RunFolder;
 use crate::cli::args::{Form, SuiteArgs};
-use crate::cli::config::{Connection, SuiteConfig, Target, Token, Volumes};
+use crate::cli::config::{Connection, QemuVariant, SuiteConfig, Target, Token, Volumes};
 use crate::cli::connect::{INSECURE, connect};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -83,10 +83,11 @@ pub fn run(
         Target::Array { connection, volumes, destroy } => {
             on_array(&job, &connection, &volumes, &destroy, None, context)
         }
-        Target::Qemu { qsd, nonatomic } => {
+        Target::Qemu { qsd, variant } => {
             let config = QemuConfig {
                 qsd,
-                nonatomic,
+                nonatomic: variant == QemuVariant::Nonatomic,
+                clear_bitmaps: variant == QemuVariant::Cleared,
                 work_root: std::env::temp_dir(),
                 size: OWN_VOLUME,
                 data_plane: Some(DataPlane::Nbd),
