@@ -23,7 +23,7 @@ use crate::sync::{
     DiffAnswer, PipelineBug, SnapshotSource, WalkError, WalkRequest, WriteLogged, chain_order,
     copy, plan, walk,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Runs a scenario against the target and judges it.
 ///
@@ -527,12 +527,31 @@ impl Interp<'_, '_> {
         let alive = |label: &Label| self.model.snapshot(*label).is_some_and(|snap| !snap.deleted);
         let upto = self.session.order.iter().position(|label| *label == to).map_or(0, |at| at + 1);
         let taken: Vec<Label> = self.session.order[..upto].iter().copied().filter(alive).collect();
-        let mut base = None;
+        let bases: BTreeMap<Label, Label> = taken.windows(2).map(|w| (w[1], w[0])).collect();
+        let mut copied = LbaSet::new();
         for snap in chain_order(taken, self.sut.pipeline.copy.bugs) {
-            self.sync((snap, base), SyncSource::Snapshot, emit)?;
-            base = Some(snap);
+            self.sync((snap, bases.get(&snap).copied()), SyncSource::Snapshot, emit)?;
+            copied =
+                self.session.syncs.last().map_or(copied.clone(), |sync| copied.union(&sync.copied));
         }
-        Ok(())
+        self.verify_chain(to, &copied)
+    }
+
+    /// After a chain the target holds the last snapshot wherever something was copied.
+    fn verify_chain(&self, to: Label, copied: &LbaSet) -> Done {
+        let Some(snapshot) = self.model.snapshot(to) else { return Ok(()) };
+        let whole = Extent::new(Lba::new(0), snapshot.len);
+        let inside = whole.map(|whole| copied.within(whole)).unwrap_or_default();
+        let tiles: Vec<Tile> = inside
+            .runs()
+            .iter()
+            .flat_map(|run| snapshot.contents.over(*run))
+            .map(|(e, v)| (e, v.clone()))
+            .collect();
+        let devices = (self.device(Role::Target)?, None);
+        let found =
+            wrong_in(devices, &tiles, (self.model.run(), Role::Target), self.sut.waiting.stop)?;
+        content(Role::Target, found, &format!("after the chain to {to}"))
     }
 
     /// Takes over a volume that the array has just made.

@@ -11,6 +11,9 @@ mod sut;
 mod transfer;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 pub use event::Event;
 pub use interp::{Answers, run, run_answered};
 pub use precheck::{Contradiction, precheck};

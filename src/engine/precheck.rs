@@ -1,7 +1,7 @@
 //! Finds, before any I/O, checks that the shadow model contradicts. In the fixed suite such a check
 //! is a bug of the suite; without this, a wrong table would blame an honest array.
 
-use crate::block::{Extent, LbaCount, LbaSet, Role};
+use crate::block::{CHUNK_LBAS, Extent, LbaCount, LbaSet, Role};
 use crate::model::{Expected, Model, Prediction};
 use crate::scenario::{Check, Label, Op, Scenario, SyncSource};
 
@@ -60,76 +60,33 @@ pub fn precheck(scenario: &Scenario, model: &Model) -> Result<(), Contradiction>
     Ok(())
 }
 
+fn need(holds: bool, why: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(why.to_owned()) }
+}
+
 /// Whether an honest target always satisfies the check.
 fn implied(check: &Check, model: &Model, seen: &mut Seen) -> Result<(), String> {
-    let need = |holds: bool, why: &str| if holds { Ok(()) } else { Err(why.to_owned()) };
-    let bounds = || {
+    if check.speaks_of_the_answer() {
         let (snap, base) = seen.diff.ok_or("there is no diff before it")?;
-        model.predict(snap, base).ok_or("the model cannot tell this diff".to_owned())
-    };
-    let chunks_of = |set: &LbaSet, within: Extent| {
-        set.within(within).rounded_out(LbaCount::new(64)).count().chunks()
-    };
+        let bounds = model.predict(snap, base).ok_or("the model cannot tell this diff")?;
+        return implied_by_bounds(check, &bounds);
+    }
+    let same = |at: Extent| model.live(Role::Source, at) == model.live(Role::Target, at);
     match check {
-        Check::EmptyDiff => need(bounds()?.may.is_empty(), "something may have changed"),
-        Check::Reported { at } => {
-            need(bounds()?.must.covers(*at), "not all of it must be reported")
-        }
-        Check::NotReported { at } => {
-            need(!bounds()?.may.overlaps(*at), "some of it may be reported")
-        }
-        Check::ReportedAtLeast { within, lbas } => {
-            need(bounds()?.must.within(*within).count() >= *lbas, "fewer LBAs must be reported")
-        }
-        Check::ReportedAbout { within, lbas, tolerance } => {
-            let bounds = bounds()?;
-            let near = |set: &LbaSet| {
-                set.within(*within).count().get().abs_diff(lbas.get()) <= tolerance.get()
-            };
-            need(near(&bounds.must) && near(&bounds.may), "more or fewer LBAs may be reported")
-        }
-        Check::RangesWithin { within, ranges } => {
-            let bounds = bounds()?;
-            let both = [&bounds.must, &bounds.may].map(|set| chunks_of(set, *within));
-            need(both == [*ranges; 2], "more or fewer ranges may be reported")
-        }
-        Check::RangesAtLeast { ranges } => {
-            need(bounds()?.must.chunks().len() as u64 >= *ranges, "fewer ranges must be reported")
-        }
-        Check::Bits { chunk, bits } => {
-            let bounds = bounds()?;
-            let start = chunk.first_lba().ok_or("there is no such chunk")?;
-            let of = |set: &LbaSet| {
-                set.chunks().iter().find(|(at, _)| *at == start).map_or(0, |(_, bits)| bits.bits())
-            };
-            need(
-                [of(&bounds.must), of(&bounds.may)] == [bits.bits(); 2],
-                "other bits may be reported",
-            )
-        }
-        Check::Contiguous { within } => {
-            need(bounds()?.must.covers(*within), "gaps are legal there")
-        }
         Check::Synced { at } => {
             seen.checksummed.push(*at);
-            let same = model.live(Role::Source, *at) == model.live(Role::Target, *at);
-            need(same, "the syncs before it need not make it equal")
+            need(same(*at), "the syncs before it need not make it equal")
         }
         Check::TargetHolds { at } => {
-            let certain =
-                model.live(Role::Target, *at).iter().all(|(_, values)| values.certain().is_some());
-            let same = model.live(Role::Source, *at) == model.live(Role::Target, *at);
-            need(certain && same, "the syncs before it need not bring it there")
+            let values = model.live(Role::Target, *at);
+            let certain = values.iter().all(|(_, values)| values.certain().is_some());
+            need(certain && same(*at), "the syncs before it need not bring it there")
         }
         Check::TargetUntouched { at } | Check::SameAsPreviousSync { at } => {
             need(seen.checksummed.contains(at), "no checksum of it was taken before")?;
             let last = seen.syncs.last().ok_or("there is no sync before it")?;
-            let untouched =
-                matches!(check, Check::SameAsPreviousSync { .. }) || !last.may.overlaps(*at);
-            need(untouched, "the sync may write it")
-        }
-        Check::TargetAsModelled { .. } | Check::Throughput { .. } => {
-            need(!seen.syncs.is_empty(), "there is no sync before it")
+            let repeated = matches!(check, Check::SameAsPreviousSync { .. });
+            need(repeated || !last.may.overlaps(*at), "the sync may write it")
         }
         Check::SyncedAbout { lbas, tolerance_permille } => {
             about(seen.syncs.last().into_iter(), *lbas, *tolerance_permille)
@@ -137,16 +94,54 @@ fn implied(check: &Check, model: &Model, seen: &mut Seen) -> Result<(), String> 
         Check::SyncedTotalAbout { lbas, tolerance_permille } => {
             about(seen.syncs.iter(), *lbas, *tolerance_permille)
         }
+        Check::Throughput { .. } => need(!seen.syncs.is_empty(), "there is no sync before it"),
         Check::Refused => {
             let (snap, base) = seen.diff.ok_or("there is no diff before it")?;
-            need(
-                matches!(model.expected(snap, base), Expected::Refusal(_)),
-                "the diff is to be answered",
-            )
+            let refused = matches!(model.expected(snap, base), Expected::Refusal(_));
+            need(refused, "the diff is to be answered")
         }
         Check::Gone { label } => {
             need(model.snapshot(*label).is_some_and(|snap| snap.deleted), "it is not deleted")
         }
+        _ => Ok(()),
+    }
+}
+
+/// Whether every answer between the bounds satisfies the check.
+fn implied_by_bounds(check: &Check, bounds: &Prediction) -> Result<(), String> {
+    let Prediction { must, may } = bounds;
+    let ranges = |set: &LbaSet, within: Extent| {
+        set.within(within).rounded_out(LbaCount::new(CHUNK_LBAS)).count().chunks()
+    };
+    match check {
+        Check::EmptyDiff => need(may.is_empty(), "something may have changed"),
+        Check::Reported { at } => need(must.covers(*at), "not all of it must be reported"),
+        Check::NotReported { at } => need(!may.overlaps(*at), "some of it may be reported"),
+        Check::ReportedAtLeast { within, lbas } => {
+            need(must.within(*within).count() >= *lbas, "fewer LBAs must be reported")
+        }
+        Check::ReportedAbout { within, lbas, tolerance } => {
+            let near = |set: &LbaSet| {
+                set.within(*within).count().get().abs_diff(lbas.get()) <= tolerance.get()
+            };
+            need(near(must) && near(may), "more or fewer LBAs may be reported")
+        }
+        Check::RangesWithin { within, ranges: wanted } => {
+            let both = [must, may].map(|set| ranges(set, *within));
+            need(both == [*wanted; 2], "more or fewer ranges may be reported")
+        }
+        Check::RangesAtLeast { ranges } => {
+            need(must.chunks().len() as u64 >= *ranges, "fewer ranges must be reported")
+        }
+        Check::Bits { chunk, bits } => {
+            let start = chunk.first_lba().ok_or("there is no such chunk")?;
+            let of = |set: &LbaSet| {
+                set.chunks().iter().find(|(at, _)| *at == start).map_or(0, |(_, bits)| bits.bits())
+            };
+            need([of(must), of(may)] == [bits.bits(); 2], "other bits may be reported")
+        }
+        Check::Contiguous { within } => need(must.covers(*within), "gaps are legal there"),
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Explicit claims, as data. Every diff and sync is judged without them; they say what the fixed
 //! suite promises on top (`suite.md`). Each speaks of the most recent diff or sync.
 
-use super::op::Label;
+use super::label::Label;
 use crate::block::{ChunkBitmap, ChunkIndex, Extent, LbaCount};
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -2,11 +2,13 @@
 //! only code that executes them is `engine::interp`. Not covered: what is right (`crate::oracle`).
 
 mod check;
+mod label;
 mod op;
 mod trace;
 
 pub use check::Check;
-pub use op::{BadLabel, Fault, Label, Op, Step, SyncSource};
+pub use label::{BadLabel, Label};
+pub use op::{Fault, Op, Step, SyncSource};
 pub use trace::{FORMAT_VERSION, TraceError, read_trace, write_trace};
 
 use crate::block::{Geometry, Policy, Role};

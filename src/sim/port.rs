@@ -177,6 +177,10 @@ impl Array for SimArray {
             .map_err(|e| api_error(format!("create a volume of {len} LBAs"), &e))
     }
 
+    fn device(&self, volume: VolumeUuid) -> Option<Box<dyn BlockDevice>> {
+        SimArray::device(self, volume).ok().map(|device| Box::new(device) as Box<dyn BlockDevice>)
+    }
+
     fn delete_volume(&self, volume: VolumeUuid) -> Result<(), ApiError> {
         SimArray::delete_volume(self, volume)
             .map_err(|e| api_error(format!("delete volume {volume}"), &e))
