@@ -10,7 +10,6 @@ mod attached_tests;
 pub mod cleanup;
 pub mod doctor;
 pub mod embedded;
-pub mod fixed_matrix;
 pub mod inproc;
 pub mod journal;
 pub mod selftest;
