@@ -1,0 +1,13 @@
+//! The program from outside: the real binary, real processes, HTTPS on loopback, FUSE files and
+//! loop devices. Every test has a folder, a simulator and a token of its own.
+//!
+//! What needs root, /dev/fuse or loop devices says why it is left out where they are missing, and
+//! never fails for it. Not covered: what a layer can be asked directly; its own tests do.
+
+mod command_line;
+mod embedded;
+mod proxied;
+mod serving;
+mod stopping;
+mod support;
+mod wrong_input;

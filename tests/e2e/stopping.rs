@@ -1,0 +1,148 @@
+//! Ctrl-C, kill -9, and two runs at once.
+
+use crate::support::{
+    Attach, Home, Running, Server, fuse_works, loops_work, one_that_cleans, one_with_loops, until,
+};
+use rustix::process::Signal;
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// Waits until the newest run of `home` has begun to write for a test, after its handshake.
+fn until_it_writes(home: &Home, run: &mut Running) {
+    until("the run writes", Duration::from_secs(60), || {
+        assert!(!run.has_ended(), "the run ended too soon");
+        let events = fs::read_to_string(home.runs().last()?.join("events.jsonl")).ok()?;
+        events.contains(r#""event":"wrote""#).then_some(())
+    });
+}
+
+#[test]
+fn ctrl_c_in_test_15_ends_in_ten_seconds_and_leaves_nothing() {
+    if !loops_work() {
+        return;
+    }
+    let home = Home::new();
+    let server = Server::start(&home, Attach::Loop, &[]);
+    let mut run = server.suite(&home, &["--test", "15"]);
+    until_it_writes(&home, &mut run);
+    assert!(!server.api().snapshot_names().is_empty(), "there is something to clean up");
+    let pressed = Instant::now();
+    run.signal(Signal::INT);
+    let run = run.finish();
+    run.assert_code(130);
+    assert!(pressed.elapsed() < Duration::from_secs(10), "{run}");
+    assert!(!run.stdout.contains("ALL PASSED"), "{run}");
+    assert_eq!(server.api().snapshot_names(), [""; 0], "{run}");
+    // The devices are free again at once.
+    server.suite(&home, &["--test", "12"]).finish().assert_code(0);
+    server.stop(Signal::INT);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn ctrl_c_on_the_embedded_simulator_takes_its_server_mounts_and_loops_away() {
+    if !fuse_works() {
+        return;
+    }
+    let _loops = one_with_loops();
+    let home = Home::new();
+    let mut run = home.start(&["suite", "--test", "pagination_stress"], None);
+    until_it_writes(&home, &mut run);
+    assert!(!home.left_behind().is_empty(), "it has a server and volumes");
+    let pressed = Instant::now();
+    run.signal(Signal::INT);
+    run.finish().assert_code(130);
+    assert!(pressed.elapsed() < Duration::from_secs(10));
+    home.assert_nothing_left();
+}
+
+#[test]
+fn sigterm_ends_with_143_and_with_130_in_the_originals_form() {
+    if !fuse_works() {
+        return;
+    }
+    let home = Home::new();
+    let server = Server::start(&home, Attach::Fuse, &[]);
+    for (first, code) in [(&["suite"][..], 143), (&[], 130)] {
+        let args = server.target().args(first, &["--test", "15"]);
+        let mut run = home.start(&args, Some(&server.token));
+        until_it_writes(&home, &mut run);
+        run.signal(Signal::TERM);
+        run.finish().assert_code(code);
+        assert_eq!(server.api().snapshot_names(), [""; 0]);
+    }
+    server.stop(Signal::TERM);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn what_a_killed_run_left_is_listed_and_removed_by_clean() {
+    if !fuse_works() {
+        return;
+    }
+    let _alone = one_that_cleans();
+    let home = Home::new();
+    let server = Server::start(&home, Attach::Fuse, &[]);
+    let api = server.api();
+    let mut run = server.suite(&home, &["--test", "15"]);
+    until_it_writes(&home, &mut run);
+    run.signal(Signal::KILL);
+    assert_eq!(run.finish().code, None, "it had no chance");
+    let left = api.snapshot_names();
+    assert!(!left.is_empty());
+
+    let target = server.target().reading();
+    let clean = |flags: &[&str]| home.run(&target.args(&["clean"], flags), Some(&server.token));
+    let listed = clean(&[]);
+    listed.assert_code(0);
+    assert!(left.iter().all(|name| listed.stdout.contains(name.as_str())), "{listed}");
+    assert!(listed.stdout.contains("run ended"), "{listed}");
+    assert_eq!(api.snapshot_names(), left, "only listed");
+    let removed = clean(&["--yes"]);
+    removed.assert_code(0);
+    assert_eq!(api.snapshot_names(), [""; 0], "{removed}");
+    assert!(clean(&[]).stdout.contains("nothing is left of earlier runs"));
+    server.suite(&home, &["--test", "12"]).finish().assert_code(0);
+    server.stop(Signal::TERM);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn the_embedded_server_does_not_outlive_a_killed_run() {
+    if !fuse_works() {
+        return;
+    }
+    let _loops = one_with_loops();
+    let home = Home::new();
+    let mut run = home.start(&["suite", "--test", "pagination_stress"], None);
+    until_it_writes(&home, &mut run);
+    run.signal(Signal::KILL);
+    assert_eq!(run.finish().code, None);
+    until("the server takes everything away", Duration::from_secs(20), || {
+        home.left_behind().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn the_second_of_two_runs_on_one_pair_is_refused_and_the_first_unharmed() {
+    if !loops_work() {
+        return;
+    }
+    for attach in [Attach::Loop, Attach::Fuse] {
+        let home = Home::new();
+        let server = Server::start(&home, attach, &[]);
+        let mut first = server.suite(&home, &["--test", "pagination_stress", "--test", "12"]);
+        until_it_writes(&home, &mut first);
+        let second = server.suite(&home, &["--test", "12"]).finish();
+        assert!(!first.has_ended(), "the first still runs: {second}");
+        second.assert_code(2);
+        assert_eq!(second.stdout, "", "{second}");
+        assert!(second.stderr.contains("refused G"), "{second}");
+        assert!(second.stderr.contains(&format!("{}", first.pid())), "who has it: {second}");
+        let first = first.finish();
+        first.assert_code(0);
+        assert!(first.verdict().starts_with("2/2 passed | ALL PASSED"), "{first}");
+        server.stop(Signal::TERM);
+        home.assert_nothing_left();
+    }
+}

@@ -1,0 +1,247 @@
+//! A TLS reverse proxy between the program and the simulator that passes everything on, but for
+//! diff pages, which it spoils in one chosen way.
+
+use super::api::https;
+use super::server::Server;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::blocking::Client;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What it does to diff pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Meddle {
+    /// Nothing.
+    Nothing,
+    /// The first range of each page is missing.
+    DropRange,
+    /// The lowest bit of the first range of each page is the opposite.
+    FlipBit,
+    /// Every page after the first has the ranges of the first.
+    RepeatPage,
+    /// The offset is ignored: every page is the first one.
+    IgnoreOffset,
+    /// No page says that it goes on.
+    EndEarly,
+    /// Every call is answered 503 twice before it is passed on, whatever it is.
+    UnavailableTwice,
+}
+
+/// The proxy; dropping it ends it.
+pub(crate) struct Proxy {
+    pub(crate) endpoint: String,
+    pub(crate) pin: String,
+    address: std::net::SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    upstream: String,
+    client: Client,
+    meddle: Meddle,
+    meddled: AtomicUsize,
+    /// How often each call came.
+    seen: Mutex<HashMap<String, usize>>,
+    end: AtomicBool,
+}
+
+struct Request {
+    method: String,
+    target: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+type Answer = (u16, String, Vec<u8>);
+
+impl Proxy {
+    pub(crate) fn start(server: &Server, meddle: Meddle) -> Proxy {
+        let made = rcgen::generate_simple_self_signed(vec!["api.service".to_owned()]).unwrap();
+        let der = made.cert.der().clone();
+        let pin = Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![der], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            upstream: server.text("endpoint"),
+            client: https(),
+            meddle,
+            meddled: AtomicUsize::new(0),
+            seen: Mutex::default(),
+            end: AtomicBool::new(false),
+        });
+        let (theirs, config) = (Arc::clone(&shared), Arc::new(config));
+        std::thread::spawn(move || accept(&listener, &theirs, &config));
+        Proxy { endpoint: format!("https://{address}"), pin, address, shared }
+    }
+    /// How often it meddled.
+    pub(crate) fn meddled(&self) -> usize {
+        self.shared.meddled.load(Ordering::SeqCst)
+    }
+    /// How many calls came.
+    pub(crate) fn calls(&self) -> usize {
+        self.shared.seen.lock().unwrap().values().sum()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.end.store(true, Ordering::SeqCst);
+        // Wakes the thread that accepts.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>, config: &Arc<ServerConfig>) {
+    for connection in listener.incoming() {
+        if shared.end.load(Ordering::SeqCst) {
+            return;
+        }
+        let Ok(connection) = connection else { return };
+        let (shared, config) = (Arc::clone(shared), Arc::clone(config));
+        std::thread::spawn(move || {
+            connection.set_nodelay(true).unwrap();
+            connection.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            let tls = ServerConnection::new(config).unwrap();
+            let mut stream = BufReader::new(StreamOwned::new(tls, connection));
+            // Ends with the connection, or with a client that does not like the certificate.
+            while let Some(request) = read_request(&mut stream) {
+                let (status, kind, body) = shared.answer(&request);
+                let head = format!(
+                    "HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
+                    body.len()
+                );
+                let to = stream.get_mut();
+                let sent = to.write_all(&[head.as_bytes(), &body].concat());
+                if sent.and_then(|()| to.flush()).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// One HTTP/1.1 request with a body of known length: all that this client sends.
+fn read_request(from: &mut impl BufRead) -> Option<Request> {
+    let mut line = || {
+        let mut line = String::new();
+        let len = from.read_line(&mut line).ok()?;
+        (len > 0).then(|| line.trim_end().to_owned())
+    };
+    let first = line()?;
+    let mut words = first.split(' ');
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut headers = Vec::new();
+    loop {
+        let header = line()?;
+        if header.is_empty() {
+            break;
+        }
+        let (name, value) = header.split_once(':')?;
+        headers.push((name.to_lowercase(), value.trim().to_owned()));
+    }
+    let length = headers.iter().find(|(name, _)| name == "content-length");
+    let length = length.map_or(0, |(_, value)| value.parse().unwrap());
+    let mut body = vec![0; length];
+    from.read_exact(&mut body).ok()?;
+    Some(Request { method, target, headers, body })
+}
+
+impl Shared {
+    fn answer(&self, request: &Request) -> Answer {
+        let call =
+            format!("{} {} {}", request.method, request.target, request.body.escape_ascii());
+        let times = {
+            let mut seen = self.seen.lock().unwrap();
+            let times = seen.entry(call).or_default();
+            *times += 1;
+            *times
+        };
+        if self.meddle == Meddle::UnavailableTwice && times <= 2 {
+            self.meddled.fetch_add(1, Ordering::SeqCst);
+            let body = br#"{"error":"try again","message":"try again","code":14}"#;
+            return (503, "application/json".to_owned(), body.to_vec());
+        }
+        let (status, kind, body) = self.forward(request, &request.target);
+        if status != 200 || !request.target.contains("/snapshots/diff/") {
+            return (status, kind, body);
+        }
+        let mut page: Value = serde_json::from_slice(&body).unwrap();
+        if self.spoil(request, &mut page) {
+            self.meddled.fetch_add(1, Ordering::SeqCst);
+        }
+        (status, kind, page.to_string().into_bytes())
+    }
+
+    fn forward(&self, request: &Request, target: &str) -> Answer {
+        let method = request.method.parse().unwrap();
+        let mut onward = self.client.request(method, format!("{}{target}", self.upstream));
+        for (name, value) in &request.headers {
+            if matches!(name.as_str(), "authorization" | "content-type" | "if-match" | "accept") {
+                onward = onward.header(name, value);
+            }
+        }
+        let answer = onward.body(request.body.clone()).send().unwrap();
+        let kind = answer.headers().get("content-type").and_then(|value| value.to_str().ok());
+        let kind = kind.unwrap_or("text/plain").to_owned();
+        (answer.status().as_u16(), kind, answer.bytes().unwrap().to_vec())
+    }
+
+    /// Spoils a page; answers whether there was anything to spoil.
+    fn spoil(&self, request: &Request, page: &mut Value) -> bool {
+        let ranges = page["lbaRanges"].as_array_mut();
+        match (self.meddle, ranges) {
+            (Meddle::DropRange, Some(ranges)) if !ranges.is_empty() => {
+                ranges.remove(0);
+                true
+            }
+            (Meddle::FlipBit, Some(ranges)) if !ranges.is_empty() => {
+                let text = ranges[0]["dataBitMap"].as_str().unwrap();
+                let mut bits = STANDARD.decode(text).unwrap();
+                bits[0] ^= 1;
+                ranges[0]["dataBitMap"] = STANDARD.encode(bits).into();
+                true
+            }
+            (Meddle::EndEarly, _) => {
+                page.as_object_mut().unwrap().remove("nextOffsetLBA").is_some()
+            }
+            (Meddle::RepeatPage | Meddle::IgnoreOffset, _) => {
+                let Some(first) = first_page_target(&request.target) else { return false };
+                let (_, _, body) = self.forward(request, &first);
+                let first: Value = serde_json::from_slice(&body).unwrap();
+                if self.meddle == Meddle::RepeatPage {
+                    page["lbaRanges"] = first["lbaRanges"].clone();
+                } else {
+                    *page = first;
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The call for the first page, if this one asks for a later page.
+fn first_page_target(target: &str) -> Option<String> {
+    let (path, query) = target.split_once('?')?;
+    let (offset, rest): (Vec<&str>, Vec<&str>) =
+        query.split('&').partition(|pair| pair.starts_with("offsetLBA="));
+    let later = offset.first().is_some_and(|pair| *pair != "offsetLBA=0");
+    later.then(|| format!("{path}?{}", rest.join("&")))
+}
