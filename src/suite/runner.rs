@@ -115,7 +115,7 @@ fn run_test(
 ) -> (TestResult, bool) {
     let start = sut.clock.now();
     let mut notes = Notes::new();
-    let (mut speed, mut pages) = (None, 0);
+    let (mut speed, mut pages, mut skipped) = (None, 0, None);
     let scenario = scenario_of(spec, options);
     sut.pipeline.limit_to =
         sut.pipeline.limit_to.take().map(|_| spec.footprint.iter().copied().collect::<LbaSet>());
@@ -130,6 +130,9 @@ fn run_test(
                 match &event {
                     Event::Throughput { bytes, took } => speed = Some(mib_per_s(*bytes, *took)),
                     Event::Diffed { pages: fetched, .. } => pages = pages.max(*fetched),
+                    Event::Skipped { op, why } => {
+                        skipped.get_or_insert_with(|| format!("{op} could not be run: {why}"));
+                    }
                     _ => {}
                 }
                 on(Progress::Event(event));
@@ -138,6 +141,11 @@ fn run_test(
         Ok(ran.unwrap_or_else(|panic| {
             Verdict::Unknown(Reason::Tool(format!("panic: {}", panic_text(panic.as_ref()))))
         }))
+    };
+    // A fixed test that left something out has not tested what its name says.
+    let verdict = match (verdict, skipped) {
+        (Ok(Verdict::Pass), Some(why)) => Ok(Verdict::Unknown(Reason::Tool(why))),
+        (verdict, _) => verdict,
     };
     let tool_bug = matches!(verdict, Ok(Verdict::Unknown(Reason::Tool(_))));
     let outcome = verdict.map_or_else(|na| na, outcome_of);

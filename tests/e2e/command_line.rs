@@ -18,7 +18,10 @@ fn the_original_command_line_passes_twenty_of_twenty_and_again_on_the_used_volum
     for volumes in ["fresh", "used"] {
         let run = server.suite(&home, &[]).finish();
         run.assert_code(0);
-        assert!(run.verdict().starts_with("20/20 passed | ALL PASSED | total "), "{volumes}: {run}");
+        assert!(
+            run.verdict().starts_with("20/20 passed | ALL PASSED | total "),
+            "{volumes}: {run}"
+        );
         let passes = run.stdout.lines().filter(|line| {
             line.starts_with('[') && line.contains("/20] ") && line.contains(" PASS (")
         });
@@ -87,7 +90,8 @@ fn kept_snapshots_are_listed_and_deleted_by_clean_and_nothing_else_is() {
 
     let clean = |flags: &[&str]| {
         let flags = [flags, &["--output", "jsonl"]].concat();
-        let run = home.run(&server.target().reading().args(&["clean"], &flags), Some(&server.token));
+        let run =
+            home.run(&server.target().reading().args(&["clean"], &flags), Some(&server.token));
         run.assert_code(0);
         let lines = run.json();
         let of_snapshots = lines.iter().filter(|line| line["event"] == "snapshot");
@@ -137,8 +141,12 @@ fn half_a_chunk_is_the_literal_of_the_manual_on_the_wire_in_both_profiles() {
         file.write_all_at(&vec![0x5a; 256 * 4096], 250_912 * 4096).unwrap();
         file.sync_all().unwrap();
         let page = api.diff(&api.take(&volume, "after"), &before);
-        let bitmaps: Vec<&Value> =
-            page["lbaRanges"].as_array().unwrap().iter().map(|range| &range["dataBitMap"]).collect();
+        let bitmaps: Vec<&Value> = page["lbaRanges"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|range| &range["dataBitMap"])
+            .collect();
         let whole = "//////////8=";
         assert_eq!(bitmaps, ["AAAAAP////8=", whole, whole, whole, "/////wAAAAA="], "{page}");
         assert_eq!(page["lbaRanges"][0]["lbaStart"], "250880", "{page}");

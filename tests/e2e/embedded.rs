@@ -70,7 +70,8 @@ fn a_bug_of_the_pipeline_is_found_too() {
     let lines = names.json();
     let named = |name: &str| lines.iter().any(|line| line["name"] == name);
     assert!(named("bit63-dropped") && named("chunk-for-lba"), "{names}");
-    let run = home.run(&["suite", "--in-process", "--plant", "chunk-for-lba", "--test", "12"], None);
+    let run =
+        home.run(&["suite", "--in-process", "--plant", "chunk-for-lba", "--test", "12"], None);
     run.assert_code(1);
     home.assert_nothing_left();
 }

@@ -115,7 +115,10 @@ fn a_token_of_another_server_opens_nothing() {
     let run = home.run(&args, Some(&other.token));
     run.assert_code(3);
     assert!(run.stderr.contains("401"), "{run}");
-    assert_eq!(Api::new(&server.text("endpoint"), "default", &server.token).snapshot_names(), [""; 0]);
+    assert_eq!(
+        Api::new(&server.text("endpoint"), "default", &server.token).snapshot_names(),
+        [""; 0]
+    );
     other.stop(Signal::TERM);
     server.stop(Signal::TERM);
     home.assert_nothing_left();

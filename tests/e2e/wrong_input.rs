@@ -232,13 +232,18 @@ fn wrong_tokens_certificates_flags_and_names_have_their_exit_codes() {
             1,
             &["the token expired at"],
         ),
-        with("an unknown test", whole.args(&["suite"], &["--test", "scatered_writes"]), 2, &[
-            "`scatered_writes`",
-            "did you mean `scattered_writes`",
-        ]),
-        with("a glob for nothing", whole.args(&["suite"], &["--test", "zzz*"]), 4, &[
-            "selects no test",
-        ]),
+        with(
+            "an unknown test",
+            whole.args(&["suite"], &["--test", "scatered_writes"]),
+            2,
+            &["`scatered_writes`", "did you mean `scattered_writes`"],
+        ),
+        with(
+            "a glob for nothing",
+            whole.args(&["suite"], &["--test", "zzz*"]),
+            4,
+            &["selects no test"],
+        ),
         wrong_target(
             &server,
             "another certificate than pinned",

@@ -63,7 +63,8 @@ impl Home {
     /// The folders of the runs, oldest first.
     pub(crate) fn runs(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(self.path().join("lbaudit-runs")) else { return Vec::new() };
-        let folders = entries.map(|entry| entry.unwrap()).filter(|e| e.file_type().unwrap().is_dir());
+        let folders =
+            entries.map(|entry| entry.unwrap()).filter(|e| e.file_type().unwrap().is_dir());
         let mut found: Vec<PathBuf> = folders.map(|entry| entry.path()).collect();
         found.sort();
         found

@@ -165,8 +165,7 @@ fn read_request(from: &mut impl BufRead) -> Option<Request> {
 
 impl Shared {
     fn answer(&self, request: &Request) -> Answer {
-        let call =
-            format!("{} {} {}", request.method, request.target, request.body.escape_ascii());
+        let call = format!("{} {} {}", request.method, request.target, request.body.escape_ascii());
         let times = {
             let mut seen = self.seen.lock().unwrap();
             let times = seen.entry(call).or_default();
