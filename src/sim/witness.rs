@@ -525,7 +525,7 @@ const DATA: &[Witness] = &[
             Seen::Took(b.clock.now() - before)
         },
         || Seen::Took(Duration::ZERO),
-        "throughput",
+        "figure",
     ),
     (
         Bug::ContentBitFlippedOnWrite,
@@ -567,7 +567,7 @@ fn kind(right: &Seen, seen: &Seen) -> &'static str {
         (Seen::Bytes(_), _) => "content",
         (Seen::Came(_), _) => "liveness",
         (Seen::Ranges(..), _) => "nondeterministic",
-        (Seen::Took(_), _) | (Seen::Diff { .. }, _) => "throughput",
+        (Seen::Took(_), _) | (Seen::Diff { .. }, _) => "figure",
     }
 }
 
