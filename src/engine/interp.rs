@@ -460,6 +460,10 @@ impl Interp<'_, '_> {
             found.push(Violation::new(Kind::Disturbed, sentence).about(snap, base).at(stray));
         }
         found.extend(self.verify_copied(&record)?.map(|violation| violation.about(snap, base)));
+        // What is known to be wrong is said once; later scenarios must not stumble over it again.
+        for run in found.iter().flat_map(|violation| violation.extents.runs()) {
+            self.model.unsettle(Role::Target, *run);
+        }
         self.session.last_diff = LastDiff::Answered { pair, answer };
         self.session.digests_before = self.session.digests.clone();
         self.session.syncs.push(record);
