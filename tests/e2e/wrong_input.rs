@@ -66,7 +66,7 @@ fn each_is_refused_and_nothing_is_written(home: &Home, server: &Server, mistakes
         }
         idle.assert_untouched(what);
         assert_eq!(api.snapshot_names(), [""; 0], "{what}");
-        assert_eq!(home.runs(), [Path::new(""); 0], "{what}: no run, no run folder");
+        assert!(home.runs().is_empty(), "{what}: no run, no run folder");
     }
 }
 
