@@ -4,6 +4,8 @@
 //! What needs root, /dev/fuse or loop devices says why it is left out where they are missing, and
 //! never fails for it. Not covered: what a layer can be asked directly; its own tests do.
 
+#![expect(clippy::unwrap_used, reason = "tests stop where something is not as it must be")]
+
 mod command_line;
 mod embedded;
 mod proxied;

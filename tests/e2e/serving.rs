@@ -96,7 +96,7 @@ fn doctor_looks_at_everything_and_writes_nothing() {
     let run = home.run(&swapped.args(&["doctor"], &[]), Some(&server.token));
     run.assert_code(3);
     assert!(run.stdout.contains("a run would be refused"), "{run}");
-    assert_eq!(home.runs(), [Path::new(""); 0]);
+    assert!(home.runs().is_empty());
     server.stop(Signal::TERM);
     home.assert_nothing_left();
 }

@@ -7,11 +7,11 @@ use rustix::process::Signal;
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// Waits until the newest run of `home` has begun to write for a test, after its handshake.
+/// Waits until the only run of `home` has begun to write for a test, after its handshake.
 fn until_it_writes(home: &Home, run: &mut Running) {
     until("the run writes", Duration::from_secs(60), || {
         assert!(!run.has_ended(), "the run ended too soon");
-        let events = fs::read_to_string(home.runs().last()?.join("events.jsonl")).ok()?;
+        let events = fs::read_to_string(home.runs().first()?.join("events.jsonl")).ok()?;
         events.contains(r#""event":"wrote""#).then_some(())
     });
 }
@@ -64,12 +64,14 @@ fn sigterm_ends_with_143_and_with_130_in_the_originals_form() {
     let home = Home::new();
     let server = Server::start(&home, Attach::Fuse, &[]);
     for (first, code) in [(&["suite"][..], 143), (&[], 130)] {
+        let home = Home::new();
         let args = server.target().args(first, &["--test", "15"]);
         let mut run = home.start(&args, Some(&server.token));
         until_it_writes(&home, &mut run);
         run.signal(Signal::TERM);
         run.finish().assert_code(code);
         assert_eq!(server.api().snapshot_names(), [""; 0]);
+        home.assert_nothing_left();
     }
     server.stop(Signal::TERM);
     home.assert_nothing_left();

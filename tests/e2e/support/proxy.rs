@@ -8,10 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::blocking::Client;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -34,6 +34,16 @@ pub(crate) enum Meddle {
     EndEarly,
     /// Every call is answered 503 twice before it is passed on, whatever it is.
     UnavailableTwice,
+    /// Instead of a page comes 403, with the caller's own token in the text.
+    EchoToken,
+}
+
+/// Which of the pages that it could spoil it spoils; they are counted from 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum When {
+    Always,
+    Only(usize),
+    From(usize),
 }
 
 /// The proxy; dropping it ends it.
@@ -48,6 +58,9 @@ struct Shared {
     upstream: String,
     client: Client,
     meddle: Meddle,
+    when: When,
+    /// Pages that it could have spoiled, or calls answered 503, so far.
+    chances: AtomicUsize,
     meddled: AtomicUsize,
     /// How often each call came.
     seen: Mutex<HashMap<String, usize>>,
@@ -64,7 +77,7 @@ struct Request {
 type Answer = (u16, String, Vec<u8>);
 
 impl Proxy {
-    pub(crate) fn start(server: &Server, meddle: Meddle) -> Proxy {
+    pub(crate) fn start(server: &Server, meddle: Meddle, when: When) -> Proxy {
         let made = rcgen::generate_simple_self_signed(vec!["api.service".to_owned()]).unwrap();
         let der = made.cert.der().clone();
         let pin = Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -82,6 +95,8 @@ impl Proxy {
             upstream: server.text("endpoint"),
             client: https(),
             meddle,
+            when,
+            chances: AtomicUsize::new(0),
             meddled: AtomicUsize::new(0),
             seen: Mutex::default(),
             end: AtomicBool::new(false),
@@ -181,11 +196,21 @@ impl Shared {
         if status != 200 || !request.target.contains("/snapshots/diff/") {
             return (status, kind, body);
         }
-        let mut page: Value = serde_json::from_slice(&body).unwrap();
-        if self.spoil(request, &mut page) {
+        let spoilt = self.spoilt(request, &body).filter(|_| self.is_time());
+        spoilt.map_or((status, kind.clone(), body), |(status, page)| {
             self.meddled.fetch_add(1, Ordering::SeqCst);
+            (status, kind, page.to_string().into_bytes())
+        })
+    }
+
+    /// Whether the page at hand, which could be spoilt, is to be spoilt.
+    fn is_time(&self) -> bool {
+        let nth = self.chances.fetch_add(1, Ordering::SeqCst) + 1;
+        match self.when {
+            When::Always => true,
+            When::Only(only) => nth == only,
+            When::From(first) => nth >= first,
         }
-        (status, kind, page.to_string().into_bytes())
     }
 
     fn forward(&self, request: &Request, target: &str) -> Answer {
@@ -202,37 +227,36 @@ impl Shared {
         (answer.status().as_u16(), kind, answer.bytes().unwrap().to_vec())
     }
 
-    /// Spoils a page; answers whether there was anything to spoil.
-    fn spoil(&self, request: &Request, page: &mut Value) -> bool {
-        let ranges = page["lbaRanges"].as_array_mut();
-        match (self.meddle, ranges) {
-            (Meddle::DropRange, Some(ranges)) if !ranges.is_empty() => {
-                ranges.remove(0);
-                true
-            }
-            (Meddle::FlipBit, Some(ranges)) if !ranges.is_empty() => {
-                let text = ranges[0]["dataBitMap"].as_str().unwrap();
-                let mut bits = STANDARD.decode(text).unwrap();
+    /// What the page would be if it were spoilt; `None` if there is nothing to spoil.
+    fn spoilt(&self, request: &Request, body: &[u8]) -> Option<(u16, Value)> {
+        let mut page: Value = serde_json::from_slice(body).unwrap();
+        let ranges = page["lbaRanges"].as_array_mut().filter(|ranges| !ranges.is_empty());
+        match self.meddle {
+            Meddle::Nothing | Meddle::UnavailableTwice => return None,
+            Meddle::DropRange => drop(ranges?.remove(0)),
+            Meddle::FlipBit => {
+                let bitmap = &mut ranges?[0]["dataBitMap"];
+                let mut bits = STANDARD.decode(bitmap.as_str().unwrap()).unwrap();
                 bits[0] ^= 1;
-                ranges[0]["dataBitMap"] = STANDARD.encode(bits).into();
-                true
+                *bitmap = STANDARD.encode(bits).into();
             }
-            (Meddle::EndEarly, _) => {
-                page.as_object_mut().unwrap().remove("nextOffsetLBA").is_some()
+            Meddle::EndEarly => drop(page.as_object_mut()?.remove("nextOffsetLBA")?),
+            Meddle::RepeatPage => page["lbaRanges"] = self.first_page(request)?["lbaRanges"].take(),
+            Meddle::IgnoreOffset => page = self.first_page(request)?,
+            Meddle::EchoToken => {
+                let authorization =
+                    request.headers.iter().find(|(name, _)| name == "authorization");
+                let text = format!("not with {}", authorization?.1);
+                return Some((403, json!({ "error": text, "message": text, "code": 7 })));
             }
-            (Meddle::RepeatPage | Meddle::IgnoreOffset, _) => {
-                let Some(first) = first_page_target(&request.target) else { return false };
-                let (_, _, body) = self.forward(request, &first);
-                let first: Value = serde_json::from_slice(&body).unwrap();
-                if self.meddle == Meddle::RepeatPage {
-                    page["lbaRanges"] = first["lbaRanges"].clone();
-                } else {
-                    *page = first;
-                }
-                true
-            }
-            _ => false,
         }
+        Some((200, page))
+    }
+
+    /// The first page of the diff of which a later page is asked for.
+    fn first_page(&self, request: &Request) -> Option<Value> {
+        let (_, _, body) = self.forward(request, &first_page_target(&request.target)?);
+        Some(serde_json::from_slice(&body).unwrap())
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::MutexGuard;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How the volumes become paths.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,12 +54,21 @@ impl Server {
         let loops = (attach == Attach::Loop).then(one_with_loops);
         let how = if attach == Attach::Loop { "loop" } else { "fuse" };
         let args = [&["sim", "serve", "--attach", how], flags].concat();
-        let mut command = home.command(&args);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let (child, mut stdout, line) = loop {
+            let mut command = home.command(&args);
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+            let mut child = command.spawn().unwrap();
+            let mut stdout = BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            // Somebody else on this machine may have all loop devices for a moment.
+            if !line.is_empty() || attach == Attach::Fuse || Instant::now() > deadline {
+                break (child, stdout, line);
+            }
+            child.wait().unwrap();
+            std::thread::sleep(Duration::from_millis(200));
+        };
         let ready: Value = serde_json::from_str(&line).expect("the ready line");
         let rest = std::thread::spawn(move || {
             let mut rest = String::new();
