@@ -69,6 +69,11 @@ pub struct SuiteSummary {
     pub interrupted: bool,
     /// Whether this tool contradicted itself.
     pub tool_bug: bool,
+    /// What the handshake found wrong before the first test, on devices proved otherwise.
+    pub handshake: Vec<Violation>,
+    /// What a last look at everything this run copied came to; absent if nothing was copied or the
+    /// run was stopped. It is told apart from the tests: whose sync did it is not known.
+    pub audit: Option<Outcome>,
     /// Snapshots of the run that could not be deleted.
     pub left_behind: Vec<SnapshotUuid>,
 }
