@@ -85,7 +85,9 @@ pub fn wait_gone(
 ) -> Result<(), ApiError> {
     let what = || format!("snapshot {snapshot} being gone");
     poll(clock, waiting.gone, waiting.stop, what, || match array.snapshot(snapshot) {
-        Ok(info) if info.state == SnapshotState::Deleted => Ok(Some(())),
+        Ok(info) if info.state == SnapshotState::Failed => {
+            Err(ApiError::Failed(format!("snapshot {snapshot} is Failed instead of gone")))
+        }
         Ok(_) => Ok(None),
         Err(ApiError::NotFound(_)) => Ok(Some(())),
         Err(other) => Err(other),

@@ -57,6 +57,8 @@ pub enum Diagnosis {
         at_byte: usize,
         /// The write its header belongs to.
         found: u64,
+        /// The run its header belongs to, as far as a block tells (64 of 80 bits).
+        run_low: u64,
     },
     /// All zeros.
     Zero,
@@ -157,7 +159,8 @@ pub fn diagnose(block: &[u8], expected: &Stamp) -> Diagnosis {
         return if block.iter().all(|&b| b == 0) { Diagnosis::Zero } else { Diagnosis::Unknown };
     };
     if let Some(at_byte) = torn_at(block, header.seed) {
-        return Diagnosis::Torn { at_byte, found: header.generation };
+        let (found, run_low) = (header.generation, header.run_low);
+        return Diagnosis::Torn { at_byte, found, run_low };
     }
     if header.run_low != expected.run.low_u64() {
         return Diagnosis::OtherRun { run_low: header.run_low };
@@ -188,7 +191,7 @@ impl fmt::Display for Diagnosis {
             Diagnosis::ForeignVolume { volume, meant_for } => {
                 write!(f, "the block of LBA {meant_for} of the {volume} volume")
             }
-            Diagnosis::Torn { at_byte, found } => {
+            Diagnosis::Torn { at_byte, found, .. } => {
                 write!(f, "a torn block: write {found} up to byte {at_byte}, then something else")
             }
             Diagnosis::Zero => f.write_str("zeros"),
@@ -249,7 +252,7 @@ mod tests {
             let whole = block(&s, len);
             let parts = whole.iter().zip(&torn).position(|(a, b)| a != b);
             match parts {
-                Some(at_byte) => prop_assert_eq!(diagnose(&torn, &s), Diagnosis::Torn { at_byte, found: s.generation }),
+                Some(at_byte) => prop_assert_eq!(diagnose(&torn, &s), Diagnosis::Torn { at_byte, found: s.generation, run_low: s.run.low_u64() }),
                 None => prop_assert_eq!(diagnose(&torn, &s), Diagnosis::Right),
             }
         }

@@ -118,7 +118,7 @@ impl InProcess {
     }
 
     /// How the fixed suite runs here.
-    pub fn suite_options(&self) -> Options<'_> {
+    pub fn suite_options(&self) -> Options {
         Options {
             volumes: self.shapes(),
             policy: Policy::Exact,
@@ -126,7 +126,6 @@ impl InProcess {
             min_mib_per_s: 10,
             keep_snapshots: false,
             fail_fast: false,
-            leave_now: &self.stop,
             stop_budget: PATIENCE,
         }
     }

@@ -4,7 +4,7 @@
 use super::event::Event;
 use super::session::{Emit, Halt, LastDiff, Session, SyncRecord};
 use super::sut::Sut;
-use super::verify::wrong_in;
+use super::verify::{knowable, wrong_in};
 use crate::array::{ApiError, SnapshotState};
 use crate::block::{
     BlockSize, CHUNK_LBAS, ChunkBitmap, ChunkIndex, Extent, Lba, LbaCount, LbaSet, Role, RunId,
@@ -28,8 +28,8 @@ pub(super) fn evaluate(
         Check::TargetHolds { at } => target_holds(*at, sut, model, session),
         Check::TargetUntouched { at } => target_untouched(*at, sut, session),
         Check::TargetAsModelled { at } => {
-            let tiles = model.live(Role::Target, *at);
-            let devices = (device(sut, Role::Target)?, None);
+            let tiles = knowable(model, *at);
+            let devices = (device(sut, Role::Target)?, Some(device(sut, Role::Source)?));
             let found = wrong_in(devices, &tiles, (model.run(), Role::Target), sut.waiting.stop)?;
             fail(
                 found.and_then(|(v, wrong)| {

@@ -10,8 +10,8 @@ use super::event::Event;
 use super::session::{Emit, Halt, LastDiff, Pair, Session, SyncRecord};
 use super::sut::{DeviceHandle, Sut, SutVolume};
 use super::transfer::{rewrite, write_stamped, write_zeros};
-use super::verify::{Tile, WrongBlocks, wrong_in};
-use crate::array::{ApiError, BlockDevice, wait_available, wait_gone};
+use super::verify::{Tile, WrongBlocks, knowable, wrong_in};
+use crate::array::{ApiError, BlockDevice, DeviceError, SnapshotState, wait_available, wait_gone};
 use crate::block::{CHUNK_LBAS, Extent, Lba, LbaCount, LbaSet, Policy, Role};
 use crate::model::{Expected, Model, Prediction, Value, Values};
 use crate::oracle::{
@@ -104,7 +104,7 @@ impl Interp<'_, '_> {
             Op::Rewrite { at } => self.change(role, op, *at, "rewrote", emit),
             Op::Zero { at } | Op::WriteZeroes { at } => self.change(role, op, *at, "zeroed", emit),
             Op::Discard { at } => self.change(role, op, *at, "discarded", emit),
-            Op::Flush => Ok(self.device(role)?.flush()?),
+            Op::Flush => self.flush(role),
             Op::Read { snap, at } => self.read(role, *snap, *at),
             Op::Take { label, wait } => self.take(role, *label, *wait, emit),
             Op::Delete { label, wait } => self.delete(*label, *wait, emit),
@@ -154,8 +154,12 @@ impl Interp<'_, '_> {
             }
             Op::SyncChain { to } => self.sync_chain(*to, emit),
             Op::Check(check) => {
-                self.session.compared += 1;
-                evaluate(check, self.sut, self.model, &mut self.session, emit)
+                let asked = evaluate(check, self.sut, self.model, &mut self.session, emit);
+                // What was skipped or could not be told has not been compared.
+                if matches!(asked, Ok(()) | Err(Halt::Violations(_))) {
+                    self.session.compared += 1;
+                }
+                asked
             }
         }
     }
@@ -190,8 +194,19 @@ impl Interp<'_, '_> {
                 emit(Event::Wrote { role, what, at });
                 Ok(())
             }
+            Err(error @ DeviceError::Unsupported(_)) => Err(error.into()),
             Err(error) => {
                 self.model.unsettle(role, at);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn flush(&mut self, role: Role) -> Done {
+        match self.device(role)?.flush() {
+            Ok(()) => self.applied(role, &Op::Flush),
+            Err(error) => {
+                self.model.flush_failed(role);
                 Err(error.into())
             }
         }
@@ -318,10 +333,15 @@ impl Interp<'_, '_> {
             }
         });
         inner?;
-        self.session.compared += 1;
+        // An operation between two pages may have taken an end of the diff away.
+        let expected = match self.model.expected(snap, base) {
+            after if after == expected => expected,
+            _ => Expected::Either("an operation between two pages changed what is to be answered"),
+        };
         match walked {
             Ok(answer) => {
-                let found = self.judge(pair, from, &expected, version, &answer, emit);
+                self.session.compared += 1;
+                let found = self.judge(pair, from, &expected, version, &answer, emit)?;
                 if found.is_empty() {
                     Ok(Some(answer))
                 } else {
@@ -330,12 +350,8 @@ impl Interp<'_, '_> {
                     Err(Halt::Violations(found))
                 }
             }
-            Err(WalkError::Api(ApiError::NotFound(reply) | ApiError::Refused(reply))) => {
-                if let Some(violation) = judge_refused(pair, &expected, &reply.to_string()) {
-                    return Err(violation.into());
-                }
-                emit(Event::Refused { snap, base, status: reply.status, text: reply.text });
-                Ok(None)
+            Err(WalkError::Api(error @ (ApiError::NotFound(_) | ApiError::Refused(_)))) => {
+                self.refused(pair, &expected, pages, error, emit).map(|()| None)
             }
             Err(other) => Err(match Halt::from(other) {
                 Halt::Violations(found) => {
@@ -344,6 +360,44 @@ impl Interp<'_, '_> {
                 other => other,
             }),
         }
+    }
+
+    /// A diff was refused after `pages` pages: rightly, wrongly, or because somebody took an end of
+    /// it away meanwhile.
+    fn refused(
+        &mut self,
+        pair: Pair,
+        expected: &Expected,
+        pages: u32,
+        error: ApiError,
+        emit: Emit<'_>,
+    ) -> Done {
+        let (snap, base) = pair;
+        let (ApiError::NotFound(reply) | ApiError::Refused(reply)) = error else {
+            return Err(error.into());
+        };
+        if let (Expected::Refusal(why), true) = (expected, pages > 0) {
+            let sentence = format!(
+                "the diff of {snap} was answered with {pages} pages and then refused, although {why}"
+            );
+            self.session.compared += 1;
+            return Err(Violation::new(Kind::Refusal, sentence).about(snap, base).into());
+        }
+        if let Some(violation) = judge_refused(pair, expected, &reply.to_string()) {
+            // A snapshot that expired, or that somebody else deleted, is nobody's wrong answer.
+            for label in [Some(snap), base].into_iter().flatten() {
+                let info = self.sut.array.snapshot(self.uuid(label)?)?;
+                if info.state != SnapshotState::Available {
+                    let why = format!("{label} is {:?} now; {reply}", info.state);
+                    return Err(Halt::Unknown(Reason::Api(why)));
+                }
+            }
+            self.session.compared += 1;
+            return Err(violation.into());
+        }
+        self.session.compared += 1;
+        emit(Event::Refused { snap, base, status: reply.status, text: reply.text });
+        Ok(())
     }
 
     /// Everything the oracle has to say about an answer.
@@ -355,7 +409,7 @@ impl Interp<'_, '_> {
         version: u64,
         answer: &DiffAnswer,
         emit: Emit<'_>,
-    ) -> Vec<Violation> {
+    ) -> Result<Vec<Violation>, Halt> {
         let (snap, base) = pair;
         emit(Event::Diffed {
             snap,
@@ -370,7 +424,7 @@ impl Interp<'_, '_> {
         let mut found: Vec<Violation> =
             judge_answered(pair, expected, &answer.set).into_iter().collect();
         if !found.is_empty() {
-            return found;
+            return Ok(found);
         }
         if let Some(bounds) = self.model.predict(snap, base) {
             let asked = Extent::between(from.chunk_start(), Lba::new(u64::MAX));
@@ -384,8 +438,51 @@ impl Interp<'_, '_> {
         if from == Lba::new(0) {
             found.extend(self.judge_among_answers(pair, version, answer));
             self.session.answers.insert(pair, (version, answer.set.clone()));
+            if base.is_none() {
+                found.extend(self.judge_unreported(snap, answer, emit)?);
+            }
         }
-        found
+        Ok(found)
+    }
+
+    /// Law 5 on a volume with a past: what a diff without base leaves out reads as zeros. Looks at
+    /// old data only, which the model cannot know; a sample, spread evenly.
+    fn judge_unreported(
+        &self,
+        snap: Label,
+        answer: &DiffAnswer,
+        emit: Emit<'_>,
+    ) -> Result<Option<Violation>, Halt> {
+        let Some(snapshot) = self.model.snapshot(snap) else { return Ok(None) };
+        let (role, old) = (snapshot.role, Values::One(Value::Old(snapshot.role)));
+        let whole = Extent::new(Lba::new(0), snapshot.len);
+        let Some(whole) = whole.filter(|_| role == Role::Source && !self.model.is_fresh(role))
+        else {
+            return Ok(None);
+        };
+        if self.sut.array.volume(self.volume(role)?.uuid)?.is_clone {
+            return Ok(None);
+        }
+        let device = self.device(role)?;
+        // Live data stands for the snapshot only where nobody wrote since.
+        let same = |at: Extent| {
+            let then = snapshot.contents.over(at).iter().all(|(_, values)| **values == old);
+            then && self.model.live(role, at).iter().all(|(_, values)| *values == old)
+        };
+        let left_out = LbaSet::from(whole).difference(&answer.set);
+        let sample: Vec<Extent> = evenly(&left_out, SAMPLED_LBAS).filter(|at| same(*at)).collect();
+        let tiles: Vec<Tile> = sample.iter().map(|at| (*at, Values::One(Value::Zero))).collect();
+        let found =
+            wrong_in((device, None), &tiles, (self.model.run(), role), self.sut.waiting.stop)?;
+        if !sample.is_empty() {
+            let text = format!("{} unreported LBAs of older data sampled", sample.len());
+            emit(Event::Note { text });
+        }
+        Ok(found.map(|(_, wrong)| {
+            let lbas: LbaSet = wrong.iter().filter_map(|(lba, _)| Extent::new(*lba, LbaCount::new(1))).collect();
+            let sentence = format!("{lbas} hold data from before this run, diff({snap}) without base does not report them");
+            Violation::new(Kind::Missed, sentence).about(snap, None).at(lbas)
+        }))
     }
 
     /// Laws 2 and 4: this answer among the others of the scenario.
@@ -429,7 +526,7 @@ impl Interp<'_, '_> {
             let why = format!(
                 "a full sync would copy {has} bytes, more than --max-full-sync {may}; use an emptier volume or --limit-to-footprint"
             );
-            return Err(Halt::Unknown(Reason::Device(why)));
+            return Err(Halt::Unknown(Reason::Budget(why)));
         }
         let runs = plan(&answer.chunks, limit.as_ref(), self.sut.pipeline.copy.bugs);
         let (wrote, result) = self.copy(snap, from, &runs)?;
@@ -462,7 +559,7 @@ impl Interp<'_, '_> {
         found.extend(self.verify_copied(&record)?.map(|violation| violation.about(snap, base)));
         // What is known to be wrong is said once; later scenarios must not stumble over it again.
         for run in found.iter().flat_map(|violation| violation.extents.runs()) {
-            self.model.unsettle(Role::Target, *run);
+            self.model.forget(Role::Target, *run);
         }
         self.session.last_diff = LastDiff::Answered { pair, answer };
         self.session.digests_before = self.session.digests.clone();
@@ -503,28 +600,14 @@ impl Interp<'_, '_> {
             Extent::between(start, out.end() + chunk)?.intersect(whole)
         };
         let around: LbaSet = record.copied.runs().iter().filter_map(beside).collect();
-        let tiles: Vec<Tile> = around.runs().iter().flat_map(|run| self.knowable(*run)).collect();
+        let tiles: Vec<Tile> =
+            around.runs().iter().flat_map(|run| knowable(self.model, *run)).collect();
         let devices = (self.device(Role::Target)?, Some(self.device(Role::Source)?));
         let found =
             wrong_in(devices, &tiles, (self.model.run(), Role::Target), self.sut.waiting.stop)?;
         let when = format!("after the sync of {}", record.pair.0);
         Ok(found
             .and_then(|(values, wrong)| content_violation(Role::Target, &wrong, &values, &when)))
-    }
-
-    /// What the target must hold over `at`, as far as it can still be told: old data of the source
-    /// is known only by comparing with the source, so only where the source still has it.
-    fn knowable(&self, at: Extent) -> Vec<Tile> {
-        let mut tiles = Vec::new();
-        for (tile, values) in self.model.live(Role::Target, at) {
-            if values.certain() != Some(Value::Old(Role::Source)) {
-                tiles.push((tile, values));
-                continue;
-            }
-            let still = self.model.live(Role::Source, tile).into_iter();
-            tiles.extend(still.filter(|(_, there)| *there == values));
-        }
-        tiles
     }
 
     fn sync_chain(&mut self, to: Label, emit: Emit<'_>) -> Done {
@@ -584,6 +667,22 @@ impl Interp<'_, '_> {
             .copied()
             .ok_or_else(|| Halt::Skip(format!("{label} was never taken")))
     }
+}
+
+/// LBAs of old data that a full scan left out and that are read to see whether they are zeros.
+const SAMPLED_LBAS: u64 = 1024;
+
+/// At most `most` single LBAs of `set`, spread evenly over it.
+fn evenly(set: &LbaSet, most: u64) -> impl Iterator<Item = Extent> {
+    let step = set.count().get().div_ceil(most).max(1);
+    let mut before: u64 = 0;
+    set.runs().iter().flat_map(move |run| {
+        let skip = before.next_multiple_of(step) - before;
+        before += run.len_lbas().get();
+        let lbas = run.start().get() + skip..run.end().get();
+        lbas.step_by(usize::try_from(step).unwrap_or(usize::MAX))
+            .filter_map(|lba| Extent::new(Lba::new(lba), LbaCount::new(1)))
+    })
 }
 
 type Wrong = Option<(Values, WrongBlocks)>;

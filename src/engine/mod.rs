@@ -16,5 +16,5 @@ mod tests;
 
 pub use event::Event;
 pub use interp::{Answers, run, run_answered};
-pub use precheck::{Contradiction, precheck};
+pub use precheck::{Contradiction, allowed_to_fail, precheck};
 pub use sut::{DeviceHandle, Ledger, Pipeline, Sut, SutVolume};

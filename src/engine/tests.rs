@@ -336,6 +336,45 @@ impl Array for Unwell<'_> {
     }
 }
 
+/// A control plane that answers a deleted base with one page and only then refuses.
+struct LateRefusal<'a> {
+    inner: &'a dyn Array,
+}
+
+impl Array for LateRefusal<'_> {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+    fn volume(&self, volume: VolumeUuid) -> Result<VolumeInfo, ApiError> {
+        self.inner.volume(volume)
+    }
+    fn create_snapshot(&self, v: VolumeUuid, name: SnapshotName) -> Result<SnapshotInfo, ApiError> {
+        self.inner.create_snapshot(v, name)
+    }
+    fn snapshot(&self, snapshot: SnapshotUuid) -> Result<SnapshotInfo, ApiError> {
+        self.inner.snapshot(snapshot)
+    }
+    fn snapshots(&self) -> Result<Vec<SnapshotInfo>, ApiError> {
+        self.inner.snapshots()
+    }
+    fn delete_snapshot(&self, snapshot: SnapshotUuid) -> Result<(), ApiError> {
+        self.inner.delete_snapshot(snapshot)
+    }
+    fn diff_page(
+        &self,
+        s: SnapshotUuid,
+        b: Option<SnapshotUuid>,
+        from: Lba,
+    ) -> Result<Page, ApiError> {
+        match self.inner.diff_page(s, b, from) {
+            Err(ApiError::NotFound(_)) if from == Lba::new(0) => {
+                Ok(Page { next: Some(Lba::new(64)), ..Page::default() })
+            }
+            other => other,
+        }
+    }
+}
+
 #[test]
 fn only_a_refusal_of_a_legal_diff_is_held_against_the_array() {
     let inner = target(&[]);
@@ -352,6 +391,77 @@ fn only_a_refusal_of_a_legal_diff_is_held_against_the_array() {
     for status in [401, 405, 409, 500, 503] {
         assert!(matches!(judge(status), Verdict::Unknown(Reason::Api(_))), "{status}");
     }
+}
+
+/// The same volumes, met by a run that knows nothing of their past.
+fn stranger(target: &InProcess) -> crate::model::Model {
+    let mut shapes = target.shapes();
+    shapes.values_mut().for_each(|shape| shape.fresh = false);
+    let run = RunId::from_u128(99);
+    crate::model::Model::new(run, &shapes, target.array().capabilities())
+}
+
+#[test]
+fn a_full_scan_that_leaves_out_older_data_is_found_by_reading() {
+    let full_scan = |bugs: &[Bug]| {
+        let target = target(bugs);
+        go(&target, vec![w(0, 640), s(0), d(0, None)]);
+        let (mut sut, mut model) = (target.sut(), stranger(&target));
+        run(&scenario(&target, vec![s(1), d(1, None)]), &mut model, &mut sut, &mut |_| {})
+    };
+    assert_eq!(full_scan(&[]), Verdict::Pass);
+    let verdict = full_scan(&[Bug::Bit63Dropped]);
+    assert_eq!(verdict.violation().map(|v| v.kind), Some(Kind::Missed), "{verdict:?}");
+}
+
+#[test]
+fn an_answer_that_turns_into_a_refusal_half_way_is_not_rightly_refused() {
+    let target = target(&[]);
+    let deletes = Some((1, Box::new(x(1))));
+    let walk = Op::Diff {
+        snap: Label(2),
+        base: Some(Label(1)),
+        from: Lba::new(0),
+        between_pages: deletes,
+    };
+    // Taken away between two pages: either end of that is legal.
+    let (verdict, _) = go(&target, vec![s(1), w(0, 640), s(2), walk]);
+    assert_eq!(verdict.violation(), None);
+    // Deleted before it was asked for: pages must not come at all.
+    let mut sut = target.sut();
+    let late = LateRefusal { inner: sut.array };
+    sut.array = &late;
+    let steps = vec![s(3), w(0, 640), s(4), x(3), d(4, 3)];
+    let verdict = run(&scenario(&target, steps), &mut target.model(), &mut sut, &mut |_| {});
+    assert_eq!(verdict.violation().map(|v| v.kind), Some(Kind::Refusal), "{verdict:?}");
+}
+
+#[test]
+fn what_was_not_flushed_is_uncertain_once_a_flush_fails() {
+    let target = target(&[]);
+    let mut model = target.model();
+    let write = w(0, 8);
+    model.apply(Role::Source, &write);
+    model.flush_failed(Role::Source);
+    model.apply(Role::Source, &s(0));
+    let bounds = model.predict(Label(0), None).expect("it exists");
+    assert!(bounds.must.is_empty() && bounds.may.covers(at(0, 8)));
+    model.apply(Role::Source, &w(64, 8));
+    model.apply(Role::Source, &Op::Flush);
+    model.flush_failed(Role::Source);
+    model.apply(Role::Source, &s(1));
+    let bounds = model.predict(Label(1), None).expect("it exists");
+    assert!(bounds.must.covers(at(64, 8)), "a good flush settles what came before it");
+}
+
+#[test]
+fn a_policy_that_allows_what_a_check_forbids_makes_the_check_inapplicable() {
+    let target = target(&[]);
+    let ops = vec![s(0), w(0, 1), s(1), d(1, 0), Op::Check(Check::NotReported { at: at(1, 60) })];
+    let mut claim = scenario(&target, ops);
+    assert_eq!(allowed_to_fail(&claim, &target.model()), None);
+    claim.header.policy = Policy::Chunk;
+    assert!(allowed_to_fail(&claim, &target.model()).is_some_and(|why| why.contains("chunk")));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use crate::array::{AlignedBuf, BlockDevice, DeviceError};
 use crate::block::{Diagnosis, Extent, Lba, LbaCount, Role, RunId};
-use crate::model::{Value, Values};
+use crate::model::{Model, Value, Values};
 use crate::oracle::wrong_blocks;
 use crossbeam::thread;
 use std::sync::Mutex;
@@ -21,6 +21,21 @@ pub(super) type WrongBlocks = Vec<(Lba, Diagnosis)>;
 
 /// A stretch and what it may hold.
 pub(super) type Tile = (Extent, Values);
+
+/// What the target must hold over `at`, as far as it can still be told: old data of the source is
+/// known only by comparing with the source, so only where the source still has it.
+pub(super) fn knowable(model: &Model, at: Extent) -> Vec<Tile> {
+    let mut tiles = Vec::new();
+    for (tile, values) in model.live(Role::Target, at) {
+        if values.certain() != Some(Value::Old(Role::Source)) {
+            tiles.push((tile, values));
+            continue;
+        }
+        let still = model.live(Role::Source, tile).into_iter();
+        tiles.extend(still.filter(|(_, there)| *there == values));
+    }
+    tiles
+}
 
 /// Blocks of `device`, the `role` volume, that hold none of the values they may; the first wrong
 /// tile's values with them. `twin` is the device that synced data came from.

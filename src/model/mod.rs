@@ -32,6 +32,10 @@ pub struct Snapshot {
     pub len: LbaCount,
     /// Whether it has been deleted.
     pub deleted: bool,
+    /// Whether it is known to have arrived in its state: Available, or gone. Until then a diff may
+    /// be refused or answered.
+    pub settled: bool,
+    rollbacks: u32,
     incarnation: u32,
     /// Epochs of the volume that lie before its cut.
     cut: usize,
@@ -181,8 +185,10 @@ impl Model {
             Op::Rewrite { at } => self.touch(role, *at),
             Op::Zero { at } | Op::WriteZeroes { at } => self.put(role, *at, &zero),
             Op::Discard { at } => self.discard(role, *at),
-            Op::Take { label, .. } => self.take(role, *label),
-            Op::Delete { label, .. } => self.delete(*label),
+            Op::Take { label, wait } => self.take(role, *label, *wait),
+            Op::Delete { label, wait } => self.delete(*label, *wait),
+            Op::Flush => self.flushed(role),
+            Op::Wait => self.snapshots.values_mut().for_each(|snap| snap.settled = true),
             Op::Rollback { label } => self.rollback(*label),
             Op::Resize { len } => {
                 let zeroes = self.capabilities.shrink_zeroes;
@@ -196,9 +202,7 @@ impl Model {
                 self.volumes.remove(volume);
             }
             Op::On { volume, op } => self.apply(*volume, op),
-            Op::Flush
-            | Op::Read { .. }
-            | Op::Wait
+            Op::Read { .. }
             | Op::Concurrent(_)
             | Op::Restart { .. }
             | Op::Diff { .. }
@@ -209,11 +213,41 @@ impl Model {
     }
 
     /// A write, zero or discard failed half-way: the LBAs hold what they held, the new value, or a
-    /// mixture, and may count as touched.
+    /// mixture, may count as touched, and the request may still land later (`oracle.md` section 4).
     pub fn unsettle(&mut self, role: Role, at: Extent) {
         // A failed write used up its generation: its blocks may turn up.
         self.generation += 1;
-        self.put(role, at, &Values::Any);
+        if let Some(volume) = self.volumes.get_mut(&role) {
+            volume.unfenced.insert(at);
+            volume.blur(at);
+        }
+    }
+
+    /// Blocks of a volume turned out to be wrong: what they hold is not known any more.
+    pub fn forget(&mut self, role: Role, at: Extent) {
+        if let Some(volume) = self.volumes.get_mut(&role) {
+            volume.blur(at);
+        }
+    }
+
+    /// A flush failed: nothing written since the last good one is certain, and flushing again
+    /// proves nothing.
+    pub fn flush_failed(&mut self, role: Role) {
+        let Some(volume) = self.volumes.get_mut(&role) else { return };
+        for run in volume.unflushed.clone().runs() {
+            volume.blur(*run);
+        }
+    }
+
+    /// Whether a volume started as zeros.
+    pub fn is_fresh(&self, role: Role) -> bool {
+        self.volumes.get(&role).is_some_and(|volume| volume.fresh)
+    }
+
+    fn flushed(&mut self, role: Role) {
+        if let Some(volume) = self.volumes.get_mut(&role) {
+            volume.unflushed = LbaSet::new();
+        }
     }
 
     /// A sync copied these LBAs from the live source to the target.
@@ -262,17 +296,20 @@ impl Model {
         }
     }
 
-    fn take(&mut self, role: Role, label: Label) {
+    fn take(&mut self, role: Role, label: Label, settled: bool) {
         let Some(volume) = self.volumes.get_mut(&role) else { return };
         let contents = Arc::new(volume.live.clone());
-        let (len, incarnation, cut) = (volume.len, volume.incarnation, volume.cut());
-        self.snapshots
-            .insert(label, Snapshot { role, contents, len, deleted: false, incarnation, cut });
+        let (len, incarnation, rollbacks) = (volume.len, volume.incarnation, volume.rollbacks);
+        let cut = volume.cut();
+        let deleted = false;
+        let snap = Snapshot { role, contents, len, deleted, settled, rollbacks, incarnation, cut };
+        self.snapshots.insert(label, snap);
     }
 
-    fn delete(&mut self, label: Label) {
+    fn delete(&mut self, label: Label, settled: bool) {
         let Some(snap) = self.snapshots.get_mut(&label) else { return };
         snap.deleted = true;
+        snap.settled = settled;
         if let Some(volume) = self.volumes.get_mut(&snap.role) {
             volume.version += 1;
         }
@@ -281,6 +318,7 @@ impl Model {
     fn rollback(&mut self, label: Label) {
         let Some(snap) = self.snapshots.get(&label) else { return };
         let Some(volume) = self.volumes.get_mut(&snap.role) else { return };
+        volume.rollbacks += 1;
         // Every LBA that any operation could have touched since the cut may move back.
         let moved = volume.touched_between(snap.cut, volume.touched.len());
         volume.resize(snap.len, self.capabilities.shrink_zeroes);

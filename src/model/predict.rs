@@ -3,7 +3,7 @@
 
 use super::Model;
 use super::values::{Value, Values};
-use crate::block::{CloneFullDiff, Extent, Lba, LbaSet, Role};
+use crate::block::{CloneFullDiff, Extent, Lba, LbaSet, Role, RollbackKind};
 use crate::scenario::Label;
 
 /// Both bounds of one diff.
@@ -32,6 +32,9 @@ impl Model {
         let Some(current) = self.snapshots.get(&snap) else {
             return Expected::Refusal("the snapshot was never taken");
         };
+        if !current.settled {
+            return Expected::Either("the snapshot is still being made or deleted");
+        }
         if current.deleted {
             return Expected::Refusal("the snapshot has been deleted");
         }
@@ -49,7 +52,9 @@ impl Model {
         let Some(base) = self.snapshots.get(&label) else {
             return Expected::Refusal("the base was never taken");
         };
-        if base.deleted {
+        if !base.settled {
+            Expected::Either("the base is still being made or deleted")
+        } else if base.deleted {
             Expected::Refusal("the base has been deleted")
         } else if (base.role, base.incarnation) != (current.role, current.incarnation) {
             match base.role == Role::Clone || current.role == Role::Clone {
@@ -58,6 +63,10 @@ impl Model {
             }
         } else if base.cut > current.cut {
             Expected::Either("the base is newer than the snapshot")
+        } else if base.rollbacks != current.rollbacks
+            && self.capabilities.rollback == RollbackKind::Forks
+        {
+            Expected::Either("the chain forks at a rollback between the two")
         } else {
             Expected::Answer
         }
@@ -71,7 +80,11 @@ impl Model {
             self.volumes.get(&current.role).filter(|v| v.incarnation == current.incarnation)?;
         let end = Lba::new(current.len.get());
         let whole = Extent::between(Lba::new(0), end)?;
+        let includes_parent =
+            self.capabilities.clone_full_diff == Some(CloneFullDiff::IncludesParent);
         let (from, since) = match base {
+            // Measured from an unknown or another beginning: not judged yet.
+            None if current.role == Role::Clone && !includes_parent => return None,
             None => (0, None),
             Some(label) => {
                 let base = self.snapshots.get(&label)?;
@@ -99,6 +112,9 @@ impl Model {
                 }
             }
         }
+        // A write that failed may land at any time, so its LBAs may always show and never must.
+        let late = volume.unfenced.within(whole);
+        (must, may) = (must.difference(&late), may.union(&late));
         if since.is_none() && !volume.fresh {
             // Somebody else may have written anything before this run.
             may = LbaSet::from(whole);

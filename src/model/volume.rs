@@ -13,6 +13,12 @@ pub struct Volume {
     pub(super) live: ValueMap,
     /// LBAs that operations could have touched, by epoch; the last one is open.
     pub(super) touched: Vec<LbaSet>,
+    /// LBAs written since the last good flush.
+    pub(super) unflushed: LbaSet,
+    /// LBAs whose failed writes may still land, at any later time, over anything.
+    pub(super) unfenced: LbaSet,
+    /// Rollbacks so far: pairs across one may be related or not.
+    pub(super) rollbacks: u32,
     /// Which volume of this role it is: a volume that was deleted and made again is another one.
     pub(super) incarnation: u32,
     /// Counts everything that could change a diff of this volume.
@@ -27,6 +33,9 @@ impl Volume {
             fresh,
             live: ValueMap::new(Values::One(start)),
             touched: vec![LbaSet::new()],
+            unflushed: LbaSet::new(),
+            unfenced: LbaSet::new(),
+            rollbacks: 0,
             incarnation,
             version: 0,
         }
@@ -39,6 +48,7 @@ impl Volume {
 
     pub(super) fn touch(&mut self, at: Extent) {
         self.version += 1;
+        self.unflushed.insert(at);
         if let Some(open) = self.touched.last_mut() {
             open.insert(at);
         }
@@ -47,6 +57,14 @@ impl Volume {
     pub(super) fn put(&mut self, at: Extent, values: &Values) {
         self.touch(at);
         self.live.set(at, values.clone());
+        for late in self.unfenced.within(at).runs() {
+            self.live.set(*late, Values::Any);
+        }
+    }
+
+    /// The LBAs hold anything from now on, and may count as touched.
+    pub(super) fn blur(&mut self, at: Extent) {
+        self.put(at, &Values::Any);
     }
 
     /// Changes each run of values over `at`.

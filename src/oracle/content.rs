@@ -8,7 +8,7 @@ use crate::model::{Value, Values};
 /// Which blocks of `bytes`, read at `at` of the `role` volume, are none of the values they may be.
 ///
 /// `twin` holds the same LBAs of the volume the data came from, for values only it can tell.
-/// Blocks that cannot be judged (anything goes, or old data without a twin) pass.
+/// Where anything goes every block passes; old data without a twin must at least not be ours.
 pub fn wrong_blocks(
     (bytes, twin): (&[u8], Option<&[u8]>),
     at: Extent,
@@ -22,8 +22,11 @@ pub fn wrong_blocks(
         let twin = twin.and_then(|twin| twin.chunks_exact(block.get()).nth(index));
         let holds = |value: &Value| match value {
             Value::Zero => found.iter().all(|&b| b == 0),
-            Value::Old(owner) if *owner != role => twin.is_none_or(|twin| twin == found),
-            Value::Old(_) => !is_of_this_run(found, run),
+            Value::Old(owner) => {
+                // Old data of its own volume has no twin: all that is known is that it is not ours.
+                let twin = twin.filter(|_| *owner != role);
+                twin.is_none_or(|twin| twin == found) && !is_of_this_run(found, run)
+            }
             Value::Stamp { role, generation } => {
                 let expected = Stamp { run, volume: *role, lba, generation: *generation };
                 diagnose(found, &expected) == Diagnosis::Right
@@ -36,14 +39,18 @@ pub fn wrong_blocks(
     wrong
 }
 
-/// Whether the block is one that this run wrote somewhere.
+/// Whether the block is one that this run wrote somewhere, whole or torn.
 fn is_of_this_run(block: &[u8], run: RunId) -> bool {
     let nowhere =
         Stamp { run, volume: Role::Source, lba: Lba::new(u64::MAX), generation: u64::MAX };
-    matches!(
-        diagnose(block, &nowhere),
-        Diagnosis::Stale { .. } | Diagnosis::Misdirected { .. } | Diagnosis::ForeignVolume { .. }
-    )
+    match diagnose(block, &nowhere) {
+        Diagnosis::Torn { run_low, .. } => run_low == run.low_u64(),
+        Diagnosis::Right
+        | Diagnosis::Stale { .. }
+        | Diagnosis::Misdirected { .. }
+        | Diagnosis::ForeignVolume { .. } => true,
+        Diagnosis::Zero | Diagnosis::OtherRun { .. } | Diagnosis::Unknown => false,
+    }
 }
 
 /// What the wrong block is, seen from the value that belongs there.

@@ -127,6 +127,8 @@ pub enum Reason {
     Api(String),
     /// The data plane failed.
     Device(String),
+    /// Going on would cost more than the user allowed; the run ends here.
+    Budget(String),
     /// The user stopped the run.
     Interrupted,
     /// This tool contradicts itself; always a bug of this tool.
@@ -138,7 +140,7 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::Api(why) | Reason::Device(why) => f.write_str(why),
+            Reason::Api(why) | Reason::Device(why) | Reason::Budget(why) => f.write_str(why),
             Reason::Interrupted => f.write_str("interrupted"),
             Reason::Tool(why) => write!(f, "bug in this tool: {why}"),
             Reason::NothingCompared => f.write_str("nothing was compared"),

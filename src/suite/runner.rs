@@ -5,10 +5,10 @@ use super::notes::{Notes, mib_per_s, pagination_note};
 use super::result::{Outcome, SuiteSummary, TestResult};
 use super::{Plan, TestSpec};
 use crate::array::{ApiError, Waiting, wait_gone};
-use crate::block::{Extent, Geometry, Lba, LbaSet, Policy, Role, SnapshotUuid};
-use crate::engine::{Event, Sut, precheck, run};
+use crate::block::{Geometry, LbaSet, Policy, Role, SnapshotUuid};
+use crate::engine::{Event, Sut, allowed_to_fail, precheck, run};
 use crate::model::Model;
-use crate::oracle::{Reason, Verdict, Violation};
+use crate::oracle::{Reason, Verdict};
 use crate::scenario::{Check, Header, Op, Scenario, SyncSource};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// What a run of the suite needs besides the system under test.
 #[derive(Clone, Debug)]
-pub struct Options<'a> {
+pub struct Options {
     /// Shapes of the volumes, for the scenarios' headers.
     pub volumes: BTreeMap<Role, Geometry>,
     /// How over-reporting is judged.
@@ -30,8 +30,6 @@ pub struct Options<'a> {
     pub keep_snapshots: bool,
     /// Stop at the first test that fails or cannot be tested.
     pub fail_fast: bool,
-    /// Set when even the clean-up is to stop.
-    pub leave_now: &'a AtomicBool,
     /// How long the clean-up may take in all once the user asked to stop.
     pub stop_budget: Duration,
 }
@@ -53,7 +51,7 @@ pub enum Progress {
 }
 
 /// The scenario of a test, exactly as it will run.
-pub fn scenario_of(spec: &TestSpec, options: &Options<'_>) -> Scenario {
+pub fn scenario_of(spec: &TestSpec, options: &Options) -> Scenario {
     let mut plan = Plan::new(options.source, options.min_mib_per_s);
     (spec.build)(&mut plan);
     let header = Header {
@@ -71,31 +69,34 @@ pub fn run_suite(
     tests: &[(usize, &TestSpec)],
     sut: &mut Sut<'_>,
     model: &mut Model,
-    options: &Options<'_>,
+    options: &Options,
     on: &mut dyn FnMut(Progress),
 ) -> SuiteSummary {
     let start = sut.clock.now();
     let mut summary = SuiteSummary::default();
+    let mut over_budget = false;
     for &(number, spec) in tests {
         if sut.waiting.stop.load(Ordering::Relaxed) {
             break;
         }
         on(Progress::Started { number, name: spec.name });
-        let (result, tool_bug) = run_test(number, spec, sut, model, options, on);
-        summary.tool_bug |= tool_bug;
+        let (result, end) = run_test(number, spec, sut, model, options, on);
+        summary.tool_bug |= end == End::ToolBug;
         if !options.keep_snapshots {
             sweep(sut);
         }
-        let stop =
-            options.fail_fast && matches!(result.outcome, Outcome::Fail(_) | Outcome::Error(_));
+        over_budget |= end == End::Budget;
+        let bad = matches!(result.outcome, Outcome::Fail(_) | Outcome::Error(_));
+        let stop = over_budget || (options.fail_fast && bad);
         summary.results.push(result.clone());
         on(Progress::Finished(result));
         if stop {
             break;
         }
     }
-    if !sut.waiting.stop.load(Ordering::Relaxed) {
-        audit(sut, model, options, &mut summary, on);
+    let stopped = sut.waiting.stop.load(Ordering::Relaxed);
+    if !stopped && !over_budget {
+        summary.audit = audit(sut, model, options, on);
     }
     summary.interrupted = sut.waiting.stop.load(Ordering::Relaxed);
     if !options.keep_snapshots {
@@ -105,14 +106,24 @@ pub fn run_suite(
     summary
 }
 
+/// What a test's end means for the run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Ordinary,
+    /// This tool contradicted itself.
+    ToolBug,
+    /// The user's limit ends the run.
+    Budget,
+}
+
 fn run_test(
     number: usize,
     spec: &TestSpec,
     sut: &mut Sut<'_>,
     model: &mut Model,
-    options: &Options<'_>,
+    options: &Options,
     on: &mut dyn FnMut(Progress),
-) -> (TestResult, bool) {
+) -> (TestResult, End) {
     let start = sut.clock.now();
     let mut notes = Notes::new();
     let (mut speed, mut pages, mut skipped) = (None, 0, None);
@@ -120,6 +131,8 @@ fn run_test(
     sut.pipeline.limit_to =
         sut.pipeline.limit_to.take().map(|_| spec.footprint.iter().copied().collect::<LbaSet>());
     let verdict = if let Some(why) = not_applicable(spec, sut) {
+        Err(Outcome::NotApplicable(why))
+    } else if let Some(why) = allowed_to_fail(&scenario, model) {
         Err(Outcome::NotApplicable(why))
     } else if let Err(contradiction) = precheck(&scenario, model) {
         Ok(Verdict::Unknown(Reason::Tool(contradiction.to_string())))
@@ -147,14 +160,18 @@ fn run_test(
         (Ok(Verdict::Pass), Some(why)) => Ok(Verdict::Unknown(Reason::Tool(why))),
         (verdict, _) => verdict,
     };
-    let tool_bug = matches!(verdict, Ok(Verdict::Unknown(Reason::Tool(_))));
+    let end = match &verdict {
+        Ok(Verdict::Unknown(Reason::Tool(_))) => End::ToolBug,
+        Ok(Verdict::Unknown(Reason::Budget(_))) => End::Budget,
+        _ => End::Ordinary,
+    };
     let outcome = verdict.map_or_else(|na| na, outcome_of);
     if spec.name == super::resilience::PAGINATION_STRESS.name && pages > 0 {
         notes.say(pagination_note(pages));
     }
     let took = sut.clock.now().saturating_sub(start);
     let notes = notes.into_lines();
-    (TestResult { number, name: spec.name, outcome, took, notes, mib_per_s: speed }, tool_bug)
+    (TestResult { number, name: spec.name, outcome, took, notes, mib_per_s: speed }, end)
 }
 
 fn outcome_of(verdict: Verdict) -> Outcome {
@@ -191,13 +208,15 @@ fn sweep(sut: &Sut<'_>) {
 }
 
 /// Waits until the run's snapshots are gone, asking again where that helps; answers what stayed.
-fn finish(sut: &Sut<'_>, options: &Options<'_>, interrupted: bool) -> Vec<SnapshotUuid> {
+fn finish(sut: &Sut<'_>, options: &Options, interrupted: bool) -> Vec<SnapshotUuid> {
     let limit = if interrupted { options.stop_budget } else { sut.waiting.gone };
     let deadline = sut.clock.now() + limit;
+    // A second signal ends the process at once; the first one must not end the clean-up.
+    let never = AtomicBool::new(false);
     sweep(sut);
     for snapshot in sut.ledger.live() {
         let left = deadline.saturating_sub(sut.clock.now());
-        let waiting = Waiting { available: left, gone: left, stop: options.leave_now };
+        let waiting = Waiting { available: left, gone: left, stop: &never };
         if wait_gone(sut.array, sut.clock, snapshot, waiting).is_ok() {
             sut.ledger.gone(snapshot);
         }
@@ -205,22 +224,18 @@ fn finish(sut: &Sut<'_>, options: &Options<'_>, interrupted: bool) -> Vec<Snapsh
     sut.ledger.live()
 }
 
-/// Compares the whole modelled target once more; a late finding goes to the last test that synced.
+/// Compares everything this run copied with the model once more: a sync may have damaged what an
+/// earlier one had left right. Whose sync it was is not known, so no test is blamed.
 fn audit(
     sut: &mut Sut<'_>,
     model: &mut Model,
-    options: &Options<'_>,
-    summary: &mut SuiteSummary,
+    options: &Options,
     on: &mut dyn FnMut(Progress),
-) {
-    let synced = |result: &&mut TestResult| {
-        matches!(result.outcome, Outcome::Pass)
-            && result.notes.iter().any(|n| n.starts_with("synced"))
-    };
-    let Some(last) = summary.results.iter_mut().rev().find(synced) else { return };
-    let Some(whole) = model.len(Role::Target).and_then(|len| Extent::new(Lba::new(0), len)) else {
-        return;
-    };
+) -> Option<Outcome> {
+    let copied: LbaSet = model.known(Role::Target).into_iter().map(|(run, _)| run).collect();
+    if copied.is_empty() {
+        return None;
+    }
     let header = Header {
         volumes: options.volumes.clone(),
         policy: options.policy,
@@ -228,22 +243,7 @@ fn audit(
         seed: None,
         origin: "final audit of the target".to_owned(),
     };
-    let scenario = Scenario::new(header, [Op::Check(Check::TargetAsModelled { at: whole })]);
-    let verdict = run(&scenario, model, sut, &mut |event| on(Progress::Event(event)));
-    let since = |violation: Violation| Violation {
-        sentence: format!(
-            "{} (found by the final audit; any sync since that LBA was last checked may have done it)",
-            violation.sentence
-        ),
-        ..violation
-    };
-    match verdict {
-        Verdict::Pass => {}
-        Verdict::Fail(violations) => {
-            last.outcome = Outcome::Fail(violations.into_iter().map(since).collect())
-        }
-        Verdict::Unknown(reason) => {
-            last.outcome = Outcome::Error(format!("final audit of the target: {reason}"))
-        }
-    }
+    let checks = copied.runs().iter().map(|at| Op::Check(Check::TargetAsModelled { at: *at }));
+    let scenario = Scenario::new(header, checks);
+    Some(outcome_of(run(&scenario, model, sut, &mut |event| on(Progress::Event(event)))))
 }

@@ -414,7 +414,6 @@ fn drive(
         Form::Text => Box::new(Console::new(out, progress, style)),
         Form::Jsonl => Box::new(JsonLines::new(out)),
     };
-    let never = AtomicBool::new(false);
     let options = Options {
         volumes: facts.shapes,
         policy: config.policy,
@@ -425,7 +424,6 @@ fn drive(
         min_mib_per_s: config.min_mib_per_s,
         keep_snapshots: config.keep_snapshots,
         fail_fast: config.fail_fast,
-        leave_now: &never,
         stop_budget: volumes::STOP_BUDGET,
     };
     let mut reporters: [&mut dyn Reporter; 2] = [&mut *screen, &mut log];
