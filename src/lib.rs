@@ -26,7 +26,7 @@
 //! - [`scenario`]: operations, checks, traces. Data, no closures.
 //! - [`model`]: the shadow model; what every volume holds, what a diff must and may report.
 //! - [`oracle`]: one file per property; verdicts and violations.
-//! - [`array`]: the port: control plane, data plane, clock, their errors.
+//! - [`mod@array`]: the port: control plane, data plane, clock, their errors.
 //! - [`sync`]: the copy pipeline under test: page walk, run plan, copy, checksum.
 //! - [`lightbits`], [`device`], [`qemu`], [`sim`]: adapters.
 //! - [`engine`]: the interpreter.

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Target (none of these: an embedded simulator)")]
 pub struct TargetArgs {
-    /// REST endpoint, https://HOST[:PORT]; repeat it for equivalent ones.
+    /// REST endpoint, https://HOST or https://HOST:PORT; repeat it for equivalent ones.
     #[arg(long, value_name = "URL", env = "LBAUDIT_ENDPOINT", value_delimiter = ',')]
     pub endpoint: Vec<String>,
     /// UUID of the volume that is written and snapshotted.

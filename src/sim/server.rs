@@ -1,7 +1,7 @@
 //! The simulator behind HTTPS: sockets, TLS, HTTP/1.1 and their limits.
 //!
 //! Listens on loopback only. Every accepted socket has TCP_NODELAY: the answers are small, and a
-//! delayed acknowledgement would cost 40 ms each. What is answered is [`super::routes`]; this file
+//! delayed acknowledgement would cost 40 ms each. What is answered is `super::routes`; this file
 //! only carries it. Not covered: HTTP/2, faults.
 
 use super::SimArray;

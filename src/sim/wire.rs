@@ -2,7 +2,7 @@
 //!
 //! Written from `lightbits-api.md` sections 1, 2, 3 and 7 alone. It shares no type and no bitmap
 //! code with the client, so that the two can disagree. Field order is the vendor's declaration
-//! order. Not covered: routes and status codes ([`super::routes`]), hostile encodings.
+//! order. Not covered: routes and status codes (`super::routes`), hostile encodings.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
