@@ -262,6 +262,7 @@ fn on_array(
     let port = volumes::RunPort { array: &array, clock: &clock, waiting: waits, ledger: &ledger };
     let armed = volumes::arm(&port, opened, shapes, &mut model, config.policy, &context.stop)?;
     facts.findings = armed.findings;
+    facts.remarks.extend(armed.notes);
     let mut sut = Sut {
         array: &array,
         volumes: BTreeMap::from([
