@@ -16,6 +16,7 @@ use crate::oracle::{Kind, Reason, Verdict, Violation};
 use crate::scenario::{Header, Label, Op, Scenario};
 use crate::sync::{ChecksumMethod, CopyConfig};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// LBAs written on each volume.
 const DRAWN: usize = 8;
@@ -31,6 +32,8 @@ pub struct ArmedPair {
     pub target: Armed,
     /// Wrong answers seen on devices that are proved otherwise.
     pub findings: Vec<Violation>,
+    /// What was odd but legal.
+    pub notes: Vec<String>,
 }
 
 /// Why the devices were not armed. Nothing was changed.
@@ -70,14 +73,21 @@ pub enum Reading {
     Swapped,
     /// Both devices show in both volumes: one volume behind two paths.
     OneVolume,
+    /// One device is its volume, the other shows nothing; which, for people.
+    Half(&'static str),
     /// Nothing shows anywhere: the array skips identical writes, or the devices are others.
     Silent,
-    /// Anything else; the diffs cannot be trusted to tell.
+    /// LBAs show that nobody wrote; the diffs cannot be trusted to tell.
     Unclear(String),
+    /// LBAs show even before anything was written.
+    Restless(String),
+    /// A diff was not answered as it must be; the findings say how.
+    Unanswered(String),
 }
 
 /// Reads the answers: `drawn` are the LBAs rewritten on (source, target), `seen` the LBAs reported
-/// since. Answers are read in whole chunks if the policy allows no finer reading.
+/// since. Answers are read in whole chunks if the policy allows no finer reading. Rewrites that do
+/// not show are legal (`oracle.md` section 2): what shows decides, and nothing else may show.
 pub fn read_answers(
     drawn: (&LbaSet, &LbaSet),
     seen: (&LbaSet, &LbaSet),
@@ -91,15 +101,20 @@ pub fn read_answers(
     let whole = |set: &LbaSet| set.rounded_out(unit);
     let (a, b) = (whole(drawn.0), whole(drawn.1));
     let (src, tgt) = (whole(seen.0), whole(seen.1));
-    let both = a.union(&b);
-    if src == a && tgt == b {
-        Reading::Right
-    } else if src == b && tgt == a {
+    let within = |seen: &LbaSet, drawn: &LbaSet| seen.difference(drawn).is_empty();
+    let shows = |seen: &LbaSet, drawn: &LbaSet| !seen.intersection(drawn).is_empty();
+    let mixed = |seen: &LbaSet| within(seen, &a.union(&b)) && shows(seen, &a) && shows(seen, &b);
+    if within(&src, &a) && within(&tgt, &b) {
+        match (src.is_empty(), tgt.is_empty()) {
+            (false, false) => Reading::Right,
+            (false, true) => Reading::Half("target"),
+            (true, false) => Reading::Half("source"),
+            (true, true) => Reading::Silent,
+        }
+    } else if within(&src, &b) && within(&tgt, &a) && !src.is_empty() && !tgt.is_empty() {
         Reading::Swapped
-    } else if src == both && tgt == both {
+    } else if mixed(&src) && mixed(&tgt) {
         Reading::OneVolume
-    } else if src.is_empty() && tgt.is_empty() {
-        Reading::Silent
     } else {
         let swapped = |set: &LbaSet| {
             let chunks = set.chunks().into_iter();
@@ -121,6 +136,66 @@ pub fn read_answers(
     }
 }
 
+/// What a reading means for the devices at `one` (source) and `two` (target): a finding and a note
+/// if they may be armed. `proved` says that something else identifies both.
+///
+/// # Errors
+/// [`GuardRefusal`] if they are not what they should be, or if nothing says what they are.
+fn decide(
+    reading: Reading,
+    proved: bool,
+    (one, two): (&Path, &Path),
+) -> Result<(Option<Violation>, Option<String>), GuardRefusal> {
+    let (one, two) = (one.display(), two.display());
+    let refuse = |guard, message| Err(GuardRefusal { guard, message });
+    match reading {
+        Reading::Right => Ok((None, None)),
+        Reading::Swapped => refuse(
+            "G12",
+            format!(
+                "{one} is the target and {two} is the source: swapped; use --source-device {two} --target-device {one}"
+            ),
+        ),
+        Reading::OneVolume => refuse(
+            "G13",
+            format!(
+                "{one} and {two} are one volume behind two paths: writes to either show in both; give two volumes"
+            ),
+        ),
+        Reading::Half(silent) if !proved => refuse(
+            "G12",
+            format!(
+                "writes to the {silent} show in no diff: a wrong device, or an array that skips identical writes; nothing else identifies {one} and {two}, so they stay untouched"
+            ),
+        ),
+        Reading::Silent if !proved => refuse(
+            "G12",
+            format!(
+                "writes to {one} and {two} show in neither volume's diff: wrong devices, or an array that skips identical writes; nothing else identifies the devices, so they stay untouched"
+            ),
+        ),
+        Reading::Unclear(what) | Reading::Restless(what) | Reading::Unanswered(what) if !proved => {
+            refuse(
+                "G12",
+                format!(
+                    "the diffs cannot be trusted to identify {one} and {two}: {what}; nothing else identifies them"
+                ),
+            )
+        }
+        Reading::Half(silent) => {
+            Ok((None, Some(format!("handshake: identical writes to the {silent} show in no diff"))))
+        }
+        Reading::Silent => {
+            Ok((None, Some("handshake: identical writes show in no diff".to_owned())))
+        }
+        Reading::Unclear(what) | Reading::Restless(what) => {
+            Ok((Some(Violation::new(Kind::Leaked, format!("handshake: {what}"))), None))
+        }
+        // Its violation is among the scenario's own.
+        Reading::Unanswered(_) => Ok((None, None)),
+    }
+}
+
 impl Handshake<'_> {
     /// Holds the handshake and arms both devices for the first `allowed` LBAs.
     ///
@@ -137,50 +212,18 @@ impl Handshake<'_> {
     ) -> Result<ArmedPair, ArmError> {
         let smaller = source.len_lbas().min(target.len_lbas());
         let (a, b) = draw(smaller)?;
-        let (reading, mut findings) = self.hold((&source, &target), (&a, &b), model, policy)?;
+        let pair = (&source, &target);
+        let (mut reading, mut findings) = self.hold(pair, (&a, &b), model, policy)?;
+        if matches!(reading, Reading::Restless(_)) {
+            // A write still on its way may land once, not twice: ask again with fresh snapshots.
+            let (again, more) = self.hold(pair, (&a, &b), model, policy)?;
+            reading = again;
+            findings.extend(more);
+        }
         let proved =
             source.identity() != Identity::Undecided && target.identity() != Identity::Undecided;
-        let (one, two) = (source.path().display(), target.path().display());
-        let refuse = |guard, message| Err(ArmError::Refused(GuardRefusal { guard, message }));
-        match reading {
-            Reading::Right => {}
-            Reading::Swapped => {
-                return refuse(
-                    "G12",
-                    format!(
-                        "{one} is the target and {two} is the source: swapped; use --source-device {two} --target-device {one}"
-                    ),
-                );
-            }
-            Reading::OneVolume => {
-                return refuse(
-                    "G13",
-                    format!(
-                        "{one} and {two} are one volume behind two paths: writes to either show in both; give two volumes"
-                    ),
-                );
-            }
-            Reading::Silent if !proved => {
-                return refuse(
-                    "G12",
-                    format!(
-                        "writes to {one} and {two} show in neither volume's diff: wrong devices, or an array that skips identical writes; nothing else identifies the devices, so they stay untouched"
-                    ),
-                );
-            }
-            Reading::Unclear(what) if !proved => {
-                return refuse(
-                    "G12",
-                    format!(
-                        "the diffs cannot be trusted to identify {one} and {two}: {what}; nothing else identifies them"
-                    ),
-                );
-            }
-            Reading::Silent => {}
-            Reading::Unclear(what) => {
-                findings.push(Violation::new(Kind::Missed, format!("handshake: {what}")))
-            }
-        }
+        let (finding, note) = decide(reading, proved, (source.path(), target.path()))?;
+        findings.extend(finding);
         let region = |device: &Identified| {
             let end = allowed.min(device.len_lbas());
             Extent::new(Lba::new(0), end).map(LbaSet::from).unwrap_or_default()
@@ -189,7 +232,7 @@ impl Handshake<'_> {
         let proofs = (HandshakeProof::judged(&source), HandshakeProof::judged(&target));
         let source = source.arm(&proofs.0, source_region)?;
         let target = target.arm(&proofs.1, target_region)?;
-        Ok(ArmedPair { source, target, findings })
+        Ok(ArmedPair { source, target, findings, notes: note.into_iter().collect() })
     }
 
     /// Runs the scenario and reads its answers.
@@ -232,12 +275,12 @@ impl Handshake<'_> {
             ((Some(x), Some(y)), Some(src), Some(tgt)) if x.is_empty() && y.is_empty() => {
                 read_answers((a, b), (src, tgt), policy)
             }
-            ((Some(x), Some(y)), Some(_), Some(_)) => Reading::Unclear(format!(
+            ((Some(x), Some(y)), Some(_), Some(_)) => Reading::Restless(format!(
                 "with nothing written, {} LBAs of the source and {} of the target are reported: somebody else writes, or the diff invents changes",
                 x.count(),
                 y.count()
             )),
-            _ => Reading::Unclear(
+            _ => Reading::Unanswered(
                 findings.first().map_or("no answer".to_owned(), ToString::to_string),
             ),
         };
@@ -331,9 +374,50 @@ mod tests {
         assert_eq!(read(&b, &a), Reading::Swapped);
         assert_eq!(read(&both, &both), Reading::OneVolume);
         assert_eq!(read(&none, &none), Reading::Silent);
-        for (src, tgt) in [(&a, &none), (&both, &b), (&set(&[100]), &b), (&none, &a)] {
+        for (src, tgt) in [(&both, &b), (&set(&[100, 101]), &b), (&none, &a), (&b, &none)] {
             assert!(matches!(read(src, tgt), Reading::Unclear(_)), "{src:?} {tgt:?}");
         }
+    }
+
+    #[test]
+    fn rewrites_that_do_not_show_change_no_reading() {
+        let (a, b) = (set(&[100, 300]), set(&[700, 900]));
+        let (some_a, some_b, none) = (set(&[300]), set(&[700]), LbaSet::new());
+        let read = |src: &LbaSet, tgt: &LbaSet| read_answers((&a, &b), (src, tgt), Policy::Exact);
+        assert_eq!(read(&some_a, &some_b), Reading::Right);
+        assert_eq!(read(&a, &some_b), Reading::Right);
+        assert_eq!(read(&some_a, &none), Reading::Half("target"));
+        assert_eq!(read(&none, &b), Reading::Half("source"));
+        assert_eq!(read(&some_b, &some_a), Reading::Swapped);
+        let mixed = set(&[100, 900]);
+        assert_eq!(read(&mixed, &mixed), Reading::OneVolume);
+    }
+
+    #[test]
+    fn what_nobody_wrote_is_leaked_on_proved_devices_and_refused_on_others() {
+        let paths = (Path::new("/dev/a"), Path::new("/dev/b"));
+        let extra = || [Reading::Unclear("x".into()), Reading::Restless("x".into())];
+        for reading in extra() {
+            let (finding, note) = decide(reading, true, paths).expect("armed");
+            assert_eq!(finding.map(|found| found.kind), Some(Kind::Leaked));
+            assert_eq!(note, None);
+        }
+        for reading in [Reading::Half("target"), Reading::Silent] {
+            let (finding, note) = decide(reading, true, paths).expect("armed");
+            assert!(
+                finding.is_none() && note.is_some_and(|note| note.contains("identical writes"))
+            );
+        }
+        let unproved = [Reading::Half("source"), Reading::Silent, Reading::Unanswered("x".into())];
+        for reading in extra().into_iter().chain(unproved) {
+            let refused = decide(reading.clone(), false, paths).expect_err("refused");
+            assert_eq!(refused.guard, "G12", "{reading:?}");
+        }
+        for (reading, guard) in [(Reading::Swapped, "G12"), (Reading::OneVolume, "G13")] {
+            let refused = decide(reading, true, paths).expect_err("refused whatever else is known");
+            assert_eq!(refused.guard, guard);
+        }
+        assert_eq!(decide(Reading::Right, false, paths), Ok((None, None)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Exit codes, their precedence and their folding into the original suite's.
 
-use crate::suite::SuiteSummary;
+use crate::suite::{Outcome, SuiteSummary};
 
 /// How the process ends. `cli.md`, "Exit codes", is the contract.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -78,9 +78,11 @@ impl Exit {
     /// What a suite run comes to; `stopped` is how a signal ended it, if one did.
     pub fn of_suite(summary: &SuiteSummary, stopped: Option<Exit>) -> Exit {
         let (passed, failed, errors, _) = summary.counts();
-        let mut exit = if failed > 0 {
+        let besides = summary.besides();
+        let any = |is: fn(&Outcome) -> bool| besides.iter().any(|(_, outcome)| is(outcome));
+        let mut exit = if failed > 0 || any(|outcome| matches!(outcome, Outcome::Fail(_))) {
             Exit::Violation
-        } else if errors > 0 || passed == 0 {
+        } else if errors > 0 || passed == 0 || any(|o| matches!(o, Outcome::Error(_))) {
             Exit::CouldNotTest
         } else {
             Exit::Passed
@@ -105,7 +107,7 @@ impl From<Exit> for std::process::ExitCode {
 mod tests {
     use super::*;
     use crate::oracle::{Kind, Violation};
-    use crate::suite::{Outcome, TestResult};
+    use crate::suite::TestResult;
     use std::time::Duration;
 
     #[test]
@@ -165,6 +167,17 @@ mod tests {
         assert_eq!(exit(vec![Outcome::Pass, error()], false), Exit::CouldNotTest);
         assert_eq!(exit(vec![fail(), error()], false), Exit::Violation);
         assert_eq!(exit(vec![fail()], true), Exit::Interrupted);
+        let violation = Violation::new(Kind::Content, "x");
+        for (audit, handshake, expected) in [
+            (Some(Outcome::Pass), Vec::new(), Exit::Passed),
+            (Some(fail()), Vec::new(), Exit::Violation),
+            (Some(error()), Vec::new(), Exit::CouldNotTest),
+            (Some(error()), vec![violation.clone()], Exit::Violation),
+            (None, vec![violation], Exit::Violation),
+        ] {
+            let summary = SuiteSummary { audit, handshake, ..summary(vec![Outcome::Pass], false) };
+            assert_eq!(Exit::of_suite(&summary, None), expected, "{summary:?}");
+        }
         let bug = SuiteSummary { tool_bug: true, ..summary(vec![fail()], true) };
         assert_eq!(Exit::of_suite(&bug, None), Exit::Bug);
         let left_behind = vec![crate::block::SnapshotUuid::from_u128(7)];

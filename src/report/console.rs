@@ -19,6 +19,8 @@ const NAME_COLUMNS: usize = 49;
 const RESULT_COLUMNS: usize = 10;
 /// Violations of one test that are shown; all of them are in the machine-readable reports.
 const VIOLATIONS_SHOWN: usize = 5;
+/// What the table calls the audit after the last test.
+const AUDIT: &str = "final audit of the target";
 
 /// How the screen looks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -93,6 +95,12 @@ impl<'w> Console<'w> {
             let notes = shown_notes(result, self.style.verbose);
             lines.extend(notes.into_iter().map(|note| format!("  · {note}")));
         }
+        for (name, outcome) in summary.besides() {
+            let (word, ink) = word(&outcome);
+            let title = if name == "final_audit" { AUDIT } else { name };
+            lines.push(row(title, word, ink, "", self.style).trim_end().to_owned());
+            lines.extend(reasons(&outcome).into_iter().map(|line| format!("  · {line}")));
+        }
         lines
     }
 }
@@ -146,7 +154,8 @@ impl Reporter for Console<'_> {
     fn run_finished(&mut self, summary: &SuiteSummary, end: &RunEnd) {
         self.progress.end();
         let mut lines = Vec::new();
-        let all_fine = summary.results.iter().all(|r| matches!(r.outcome, Outcome::Pass));
+        let all_fine = summary.besides().is_empty()
+            && summary.results.iter().all(|r| matches!(r.outcome, Outcome::Pass));
         if !(self.style.quiet && all_fine) {
             lines.push(rule('═'));
             lines.extend(self.table(summary));
@@ -185,9 +194,18 @@ fn word(outcome: &Outcome) -> (&'static str, Ink) {
 /// What stands under a test in the table: its violations or reason always; its notes under
 /// failing tests always, under passing ones when asked for.
 fn shown_notes(result: &TestResult, verbose: bool) -> Vec<String> {
+    if matches!(result.outcome, Outcome::Pass) && !verbose {
+        return Vec::new();
+    }
+    let mut lines = reasons(&result.outcome);
+    lines.extend(result.notes.iter().cloned());
+    lines
+}
+
+/// Why it did not pass: the first violations, or the reason.
+fn reasons(outcome: &Outcome) -> Vec<String> {
     let mut lines = Vec::new();
-    match &result.outcome {
-        Outcome::Pass if !verbose => return lines,
+    match outcome {
         Outcome::Pass => {}
         Outcome::Fail(violations) => {
             lines.extend(violations.iter().take(VIOLATIONS_SHOWN).flat_map(violation_lines));
@@ -198,7 +216,6 @@ fn shown_notes(result: &TestResult, verbose: bool) -> Vec<String> {
         Outcome::Error(why) => lines.push(format!("could not test: {why}")),
         Outcome::NotApplicable(why) => lines.push(format!("not applicable: {why}")),
     }
-    lines.extend(result.notes.iter().cloned());
     lines
 }
 
@@ -214,11 +231,19 @@ fn last_line(summary: &SuiteSummary, tests: usize, style: Style) -> String {
             tally.push_str(&format!(" · {count} {what}"));
         }
     }
-    let (verdict, ink) = if failed > 0 {
-        (format!("{failed} FAILED"), Ink::Red)
+    let mut found = Vec::new();
+    if failed > 0 {
+        found.push(format!("{failed} FAILED"));
+    }
+    let audit_failed = matches!(summary.audit, Some(Outcome::Fail(_)));
+    found.extend(audit_failed.then(|| "AUDIT FAILED".to_owned()));
+    found.extend((!summary.handshake.is_empty()).then(|| "HANDSHAKE FAILED".to_owned()));
+    let unaudited = !matches!(summary.audit, None | Some(Outcome::Pass));
+    let (verdict, ink) = if !found.is_empty() {
+        (found.join(", "), Ink::Red)
     } else if summary.interrupted {
         ("INTERRUPTED".to_owned(), Ink::Yellow)
-    } else if errors > 0 || not_run > 0 {
+    } else if errors > 0 || not_run > 0 || unaudited {
         ("INCOMPLETE".to_owned(), Ink::Yellow)
     } else if passed == 0 {
         ("NOTHING TESTED".to_owned(), Ink::Yellow)

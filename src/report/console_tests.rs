@@ -44,18 +44,22 @@ fn missed() -> Violation {
 
 /// The whole screen of a run with these results.
 fn screen(header: &RunHeader, results: Vec<TestResult>, interrupted: bool, style: Style) -> String {
+    let took = results.iter().map(|result| result.took).sum();
+    let summary = SuiteSummary { results, took, interrupted, ..SuiteSummary::default() };
+    screen_of(header, &summary, style)
+}
+
+fn screen_of(header: &RunHeader, summary: &SuiteSummary, style: Style) -> String {
     let mut out = Vec::new();
     let progress = Progress::start(ProgressKind::None, Box::new(std::io::sink()));
     let mut console = Console::new(&mut out, progress, style);
     console.begin(header);
-    for result in &results {
+    for result in &summary.results {
         console.test_started(result.number, result.name);
         console.test_finished(result);
     }
-    let took = results.iter().map(|result| result.took).sum();
-    let summary = SuiteSummary { results, took, interrupted, ..SuiteSummary::default() };
     let report = Some("lbaudit-runs/20260102T030405Z-0000000000000000".into());
-    console.run_finished(&summary, &RunEnd { exit_code: 0, report });
+    console.run_finished(summary, &RunEnd { exit_code: 0, report });
     drop(console);
     String::from_utf8(out).expect("the screen is UTF-8")
 }
@@ -151,6 +155,46 @@ fn a_simulator_run_says_so_and_errors_are_not_failures() {
         result(14, "deleted_base_snapshot", Outcome::NotApplicable(no_wire.to_owned()), 0),
     ];
     golden("simulator_errors.txt", &screen(&header, results, false, Style::default()));
+}
+
+#[test]
+fn a_failed_audit_and_handshake_have_rows_of_their_own_even_if_quiet() {
+    let summary = SuiteSummary {
+        results: passing(),
+        took: Duration::from_millis(44_400),
+        handshake: vec![Violation::new(Kind::Leaked, "handshake: LBA 9 is reported")],
+        audit: Some(Outcome::Fail(vec![missed()])),
+        ..SuiteSummary::default()
+    };
+    golden("audit_failed.txt", &screen_of(&header(3), &summary, Style::default()));
+    let style = Style { quiet: true, ..Style::default() };
+    let text = screen_of(&header(3), &summary, style);
+    for part in ["final audit of the target   ", "handshake: LBA 9 is reported", "AUDIT FAILED"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let audit = Some(Outcome::Error("read: no route".to_owned()));
+    let summary = SuiteSummary { audit, handshake: Vec::new(), ..summary };
+    let text = screen_of(&header(3), &summary, style);
+    assert!(text.contains("ERROR\n  · could not test: read: no route\n"), "{text}");
+    assert!(text.contains("3/3 passed | INCOMPLETE | total 44.4s"), "{text}");
+}
+
+#[test]
+fn a_finding_beside_the_tests_is_never_all_passed() {
+    let line = |audit, handshake| {
+        let summary =
+            SuiteSummary { results: passing(), audit, handshake, ..SuiteSummary::default() };
+        last_line(&summary, 3, Style::default())
+    };
+    let fail = || Some(Outcome::Fail(vec![missed()]));
+    let held = Some(Outcome::Pass);
+    assert_eq!(line(held.clone(), vec![]), "3/3 passed | ALL PASSED | total 0.0s");
+    assert_eq!(line(fail(), vec![]), "3/3 passed | AUDIT FAILED | total 0.0s");
+    assert_eq!(line(held, vec![missed()]), "3/3 passed | HANDSHAKE FAILED | total 0.0s");
+    let both = line(fail(), vec![missed()]);
+    assert_eq!(both, "3/3 passed | AUDIT FAILED, HANDSHAKE FAILED | total 0.0s");
+    let error = line(Some(Outcome::Error("x".to_owned())), vec![]);
+    assert_eq!(error, "3/3 passed | INCOMPLETE | total 0.0s");
 }
 
 #[test]

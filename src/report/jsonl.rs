@@ -41,6 +41,15 @@ enum Line<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         mib_per_s: Option<f64>,
     },
+    HandshakeFinding {
+        kind: &'static str,
+        notes: Vec<String>,
+    },
+    AuditFinished {
+        result: &'static str,
+        kinds: Vec<&'static str>,
+        notes: Vec<String>,
+    },
     RunFinished {
         passed: usize,
         failed: usize,
@@ -83,16 +92,27 @@ impl<'w> JsonLines<'w> {
     }
 }
 
-/// What a test's line says besides its result: violations first, then the notes.
-fn notes(result: &TestResult) -> Vec<String> {
-    let mut notes = match &result.outcome {
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pass => "pass",
+        Outcome::Fail(_) => "fail",
+        Outcome::Error(_) => "error",
+        Outcome::NotApplicable(_) => "not_applicable",
+    }
+}
+
+fn kinds(outcome: &Outcome) -> Vec<&'static str> {
+    outcome.kinds().iter().map(|kind| kind.name()).collect()
+}
+
+/// What a line says besides its result: violations or the reason.
+fn notes(outcome: &Outcome) -> Vec<String> {
+    match outcome {
         Outcome::Pass => Vec::new(),
         Outcome::Fail(violations) => violations.iter().flat_map(violation_lines).collect(),
         Outcome::Error(why) => vec![format!("could not test: {why}")],
         Outcome::NotApplicable(why) => vec![format!("not applicable: {why}")],
-    };
-    notes.extend(result.notes.iter().cloned());
-    notes
+    }
 }
 
 impl Reporter for JsonLines<'_> {
@@ -119,19 +139,22 @@ impl Reporter for JsonLines<'_> {
         self.print(Line::TestFinished {
             name: result.name,
             number: result.number,
-            result: match result.outcome {
-                Outcome::Pass => "pass",
-                Outcome::Fail(_) => "fail",
-                Outcome::Error(_) => "error",
-                Outcome::NotApplicable(_) => "not_applicable",
-            },
+            result: word(&result.outcome),
             seconds: result.took.as_secs_f64(),
-            kinds: result.kinds().iter().map(|kind| kind.name()).collect(),
-            notes: notes(result),
+            kinds: kinds(&result.outcome),
+            notes: [notes(&result.outcome), result.notes.clone()].concat(),
             mib_per_s: result.mib_per_s,
         });
     }
     fn run_finished(&mut self, summary: &SuiteSummary, end: &RunEnd) {
+        for finding in &summary.handshake {
+            let (kind, notes) = (finding.kind.name(), violation_lines(finding));
+            self.print(Line::HandshakeFinding { kind, notes });
+        }
+        if let Some(audit) = &summary.audit {
+            let (result, kinds, notes) = (word(audit), kinds(audit), notes(audit));
+            self.print(Line::AuditFinished { result, kinds, notes });
+        }
         let (passed, failed, errors, not_applicable) = summary.counts();
         self.print(Line::RunFinished {
             passed,
@@ -179,5 +202,32 @@ mod tests {
                 r#"{"v":1,"event":"run_finished","passed":0,"failed":1,"errors":0,"not_applicable":0,"seconds":6.1,"exit_code":1}"#,
             ]
         );
+    }
+
+    #[test]
+    fn the_audit_and_the_handshake_have_lines_of_their_own_before_the_last() {
+        let summary = SuiteSummary {
+            handshake: vec![Violation::new(Kind::Leaked, "LBA 9")],
+            audit: Some(Outcome::Fail(vec![Violation::new(Kind::Disturbed, "LBA 3")])),
+            ..SuiteSummary::default()
+        };
+        let mut out = Vec::new();
+        JsonLines::new(&mut out).run_finished(&summary, &RunEnd { exit_code: 1, report: None });
+        let text = String::from_utf8(out).expect("JSON is UTF-8");
+        let (leaked, disturbed) =
+            (summary.handshake[0].to_string(), Violation::new(Kind::Disturbed, "LBA 3"));
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [
+                format!(r#"{{"v":1,"event":"handshake_finding","kind":"leaked","notes":["{leaked}"]}}"#),
+                format!(r#"{{"v":1,"event":"audit_finished","result":"fail","kinds":["disturbed"],"notes":["{disturbed}"]}}"#),
+                r#"{"v":1,"event":"run_finished","passed":0,"failed":0,"errors":0,"not_applicable":0,"seconds":0.0,"exit_code":1}"#.to_owned(),
+            ]
+        );
+        let fine = SuiteSummary { audit: Some(Outcome::Pass), ..SuiteSummary::default() };
+        let mut out = Vec::new();
+        JsonLines::new(&mut out).run_finished(&fine, &RunEnd { exit_code: 0, report: None });
+        let pass = br#"{"v":1,"event":"audit_finished","result":"pass","kinds":[],"notes":[]}"#;
+        assert!(out.starts_with(pass), "{}", String::from_utf8_lossy(&out));
     }
 }

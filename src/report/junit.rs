@@ -36,14 +36,19 @@ pub fn junit(
     }
     suite.set_time(summary.took);
     suite.add_test_cases(summary.results.iter().map(case));
+    for (name, outcome) in summary.besides() {
+        let mut case = TestCase::new(name, status(&outcome));
+        case.set_classname("lbaudit.suite");
+        suite.add_test_case(case);
+    }
     let mut report = Report::new("lbaudit");
     report.set_time(summary.took);
     report.add_test_suite(suite);
     report.to_string()
 }
 
-fn case(result: &TestResult) -> TestCase {
-    let status = match &result.outcome {
+fn status(outcome: &Outcome) -> TestCaseStatus {
+    match outcome {
         Outcome::Pass => TestCaseStatus::success(),
         Outcome::Fail(violations) => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
@@ -65,8 +70,11 @@ fn case(result: &TestResult) -> TestCase {
             status.set_message(clean(&format!("not applicable: {why}")));
             status
         }
-    };
-    let mut case = TestCase::new(result.name, status);
+    }
+}
+
+fn case(result: &TestResult) -> TestCase {
+    let mut case = TestCase::new(result.name, status(&result.outcome));
     case.set_classname("lbaudit.suite");
     case.set_time(result.took);
     if let Some(speed) = result.mib_per_s {
@@ -141,6 +149,31 @@ mod tests {
         assert!(error.contains(r#"<error message="could not test: no route""#), "{error}");
         let skipped = xml(Outcome::NotApplicable("no wire".to_owned()));
         assert!(skipped.contains(r#"<skipped message="not applicable: no wire""#), "{skipped}");
+    }
+
+    #[test]
+    fn the_audit_and_the_handshake_are_cases_only_when_something_is_wrong() {
+        let end = RunEnd { exit_code: 1, report: None };
+        let fine = SuiteSummary { audit: Some(Outcome::Pass), ..summary(Outcome::Pass, "n") };
+        let xml = junit(&header("x"), &fine, &end).expect("encodes");
+        assert!(xml.contains(r#"tests="1""#) && !xml.contains("final_audit"), "{xml}");
+        let wrong = SuiteSummary {
+            audit: Some(Outcome::Error("no route".to_owned())),
+            handshake: vec![Violation::new(Kind::Leaked, "LBA 9")],
+            ..fine
+        };
+        let xml = junit(&header("x"), &wrong, &end).expect("encodes");
+        for part in [
+            r#"tests="3""#,
+            r#"failures="1""#,
+            r#"errors="1""#,
+            r#"<testcase name="handshake" classname="lbaudit.suite">"#,
+            r#"type="leaked""#,
+            r#"<testcase name="final_audit" classname="lbaudit.suite">"#,
+            r#"message="could not test: no route""#,
+        ] {
+            assert!(xml.contains(part), "{part} in {xml}");
+        }
     }
 
     proptest! {

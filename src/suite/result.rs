@@ -47,14 +47,21 @@ pub struct TestResult {
     pub mib_per_s: Option<f64>,
 }
 
-impl TestResult {
+impl Outcome {
     /// Kinds of its violations, the gravest first, each once.
     pub fn kinds(&self) -> Vec<Kind> {
-        let Outcome::Fail(violations) = &self.outcome else { return Vec::new() };
+        let Outcome::Fail(violations) = self else { return Vec::new() };
         let mut kinds: Vec<Kind> = violations.iter().map(|violation| violation.kind).collect();
         kinds.sort_unstable();
         kinds.dedup();
         kinds
+    }
+}
+
+impl TestResult {
+    /// Kinds of its violations, the gravest first, each once.
+    pub fn kinds(&self) -> Vec<Kind> {
+        self.outcome.kinds()
     }
 }
 
@@ -79,6 +86,14 @@ pub struct SuiteSummary {
 }
 
 impl SuiteSummary {
+    /// What the handshake and the final audit came to besides the tests, under the names reports
+    /// give them; only what did not pass.
+    pub fn besides(&self) -> Vec<(&'static str, Outcome)> {
+        let handshake = (!self.handshake.is_empty())
+            .then(|| ("handshake", Outcome::Fail(self.handshake.clone())));
+        let audit = self.audit.clone().filter(|audit| *audit != Outcome::Pass);
+        handshake.into_iter().chain(audit.map(|audit| ("final_audit", audit))).collect()
+    }
     /// How many passed, failed, could not be tested, are not applicable.
     pub fn counts(&self) -> (usize, usize, usize, usize) {
         let count =

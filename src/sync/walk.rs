@@ -305,12 +305,19 @@ fn confirm_end(
     if last_page.ranges < PAGE_RANGES_MAX || after.get() >= request.volume_len.get() {
         return Ok(());
     }
-    let rest = fetch(array, request, after)?;
-    match rest.chunks.first() {
-        None => Ok(()),
-        Some(chunk) => {
-            let rule = ShapeRule::FullPageIsLast { more: chunk.start };
-            Err(ShapeFault { page: number, rule }.into())
+    let malformed = |rule| ShapeFault { page: number, rule }.into();
+    let mut asked = after;
+    // Each page must go forward by a chunk at least, so the volume's chunks bound this loop.
+    loop {
+        let rest = fetch(array, request, asked)?;
+        if let Some(chunk) = rest.chunks.first() {
+            return Err(malformed(ShapeRule::FullPageIsLast { more: chunk.start }));
+        }
+        Window { request, requested: asked, next: rest.next }.check_next().map_err(malformed)?;
+        match rest.next {
+            // An empty page with a next offset is not the end, here as little as in the walk.
+            Some(next) if next.get() < request.volume_len.get() => asked = next,
+            _ => return Ok(()),
         }
     }
 }

@@ -230,6 +230,17 @@ fn a_full_page_without_a_next_offset_is_not_believed() {
     let rule = ShapeRule::FullPageIsLast { more: Lba::new(after) };
     let cut_off = ends(page(&[(after, 1)], None));
     check_fault(&request(after * 2), cut_off, ShapeFault { page: 0, rule });
+    let (empty, rest) = ((after, page(&[], Some(after + 64))), after + 64);
+    let behind_empty =
+        vec![(0, page(&full, None)), empty.clone(), (rest, page(&[(rest, 1)], None))];
+    let fault = ShapeFault { page: 0, rule: ShapeRule::FullPageIsLast { more: Lba::new(rest) } };
+    check_fault(&request(after * 2), behind_empty, fault);
+    let stays = vec![(0, page(&full, None)), (after, page(&[], Some(after)))];
+    let (requested, next) = (Lba::new(after), Lba::new(after));
+    let rule = ShapeRule::NextGoesForward { requested, next };
+    check_fault(&request(after * 2), stays, ShapeFault { page: 0, rule });
+    let all_empty = [(0, page(&full, None)), empty, (rest, page(&[], None))];
+    assert!(run(&request(after * 2), all_empty).is_ok(), "empty pages up to the end");
     let whole_volume = run(&request(after), [(0, page(&full, None))]).expect("nothing can follow");
     assert_eq!(whole_volume.ranges, u64::from(PAGE_RANGES_MAX));
 }

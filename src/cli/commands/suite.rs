@@ -221,9 +221,7 @@ fn embedded(job: &Job<'_>, page_limit: u32, context: &mut Context) -> Result<Exi
     };
     let ran = on_array(job, &connection, &volumes, &destroy, Some(page_limit), context);
     let stopped = server.stop();
-    let exit = ran?;
-    stopped?;
-    Ok(exit)
+    Ok(after_all(ran?, stopped.map_err(Failure::from), context))
 }
 
 /// Anything that speaks the REST API. `own_pages` is the page limit of a simulator that this
@@ -264,6 +262,7 @@ fn on_array(
     let port = volumes::RunPort { array: &array, clock: &clock, waiting: waits, ledger: &ledger };
     let armed = volumes::arm(&port, opened, shapes, &mut model, config.policy, &context.stop)?;
     facts.findings = armed.findings;
+    facts.remarks.extend(armed.notes);
     let mut sut = Sut {
         array: &array,
         volumes: BTreeMap::from([
@@ -275,7 +274,8 @@ fn on_array(
         ledger: &ledger,
         pipeline: pipeline(job, own_pages.is_some()),
     };
-    let exit = drive(job, &folder, facts, &mut sut, &mut model, context)?;
+    let exit = drive(job, &folder, facts, &mut sut, &mut model, context);
+    // However it ended: who leaves snapshots says so.
     if client.retries() > 0 {
         context.ui.say(&format!("note: {} calls had to be repeated", client.retries()));
     }
@@ -285,7 +285,7 @@ fn on_array(
             "{left} snapshots of this run are on the array; to delete them: {command}"
         ));
     }
-    Ok(exit)
+    exit
 }
 
 /// QEMU's own tracker.
@@ -428,7 +428,7 @@ fn drive(
     };
     let mut reporters: [&mut dyn Reporter; 2] = [&mut *screen, &mut log];
     reporters.iter_mut().for_each(|reporter| reporter.begin(&header));
-    let summary = run_suite(&job.tests, sut, model, &options, &mut |progress| {
+    let mut summary = run_suite(&job.tests, sut, model, &options, &mut |progress| {
         for reporter in &mut reporters {
             match &progress {
                 Progress::Started { number, name } => reporter.test_started(*number, name),
@@ -437,15 +437,28 @@ fn drive(
             }
         }
     });
-    let mut exit = Exit::of_suite(&summary, stop.exit());
-    if !facts.findings.is_empty() {
-        exit = exit.or(Exit::Violation);
-    }
+    summary.handshake = facts.findings;
+    let exit = Exit::of_suite(&summary, stop.exit());
     let report = Some(folder.path().to_path_buf());
-    let end = RunEnd { exit_code: job.seen_exit(exit).code(), report };
+    let mut end = RunEnd { exit_code: job.seen_exit(exit).code(), report };
+    let written = write_junit(job, folder, &header, &summary, &end);
+    let graver = written.as_ref().err().map_or(exit, |failure| exit.or(failure.exit));
+    end.exit_code = job.seen_exit(graver).code();
     reporters.iter_mut().for_each(|reporter| reporter.run_finished(&summary, &end));
-    write_junit(job, folder, &header, &summary, &end)?;
-    Ok(exit)
+    drop(screen);
+    Ok(after_all(exit, written, context))
+}
+
+/// What a run comes to if something failed after its tests: the failure is said, and outweighs
+/// `exit` only if it is graver. What the tests found is never lost over it.
+fn after_all(exit: Exit, late: Result<(), Failure>, context: &mut Context) -> Exit {
+    match late {
+        Ok(()) => exit,
+        Err(failure) => {
+            context.ui.say(&failure.message);
+            exit.or(failure.exit)
+        }
+    }
 }
 
 impl Job<'_> {

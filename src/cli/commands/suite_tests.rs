@@ -63,6 +63,16 @@ fn a_planted_bug_fails_its_test_with_sentence_and_picture() {
 }
 
 #[test]
+fn a_report_that_cannot_be_written_hides_no_violation() {
+    let junit = ["--junit", "/nonexistent/junit.xml", "--in-process", "--test", "12"];
+    let (done, text, _dir) = suite(&[&junit[..], &["--plant", "bit63-dropped"]].concat());
+    assert_eq!(done, Ok(Exit::Violation), "{text}");
+    assert!(text.contains("cannot write /nonexistent/junit.xml"), "{text}");
+    let (done, text, _dir) = suite(&junit);
+    assert_eq!(done, Ok(Exit::CouldNotTest), "{text}");
+}
+
+#[test]
 fn json_lines_end_with_the_run() {
     let (done, text, _dir) =
         suite(&["--in-process", "--test", "1", "--output", "jsonl", "--progress", "none"]);
