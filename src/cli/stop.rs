@@ -1,4 +1,5 @@
-//! Signals: the first asks the run to stop and clean up, the second leaves at once.
+//! Signals: the first asks the run to stop and clean up, the second leaves at once. So does the
+//! clock: whatever hangs, the process ends within 10 s of the first.
 
 use super::exit::Exit;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -6,6 +7,11 @@ use signal_hook::iterator::Signals;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long after the first signal the process ends, whatever hangs: an array that answers
+/// nothing, a device that stalls. The bounded clean-up ends earlier where it can.
+const PATIENCE: Duration = Duration::from_millis(9_500);
 
 /// Whether, and by which signal, this process was asked to stop.
 #[derive(Clone, Debug, Default)]
@@ -68,10 +74,23 @@ impl Stop {
             if cleanup.is_some() {
                 say("stopping: deleting this run's snapshots (once more to leave them)");
             }
+            let late = self.clone();
+            let watch = move || {
+                std::thread::sleep(PATIENCE);
+                late.leave("gave up waiting");
+            };
+            // Without the watch a second signal still ends the process.
+            drop(std::thread::Builder::new().name("patience".to_owned()).spawn(watch));
             return;
         }
+        self.leave("left at once");
+    }
+    /// Ends the process now, saying how to remove what is left.
+    fn leave(&self, why: &str) -> ! {
+        let cleanup = self.shared.cleanup.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(command) = cleanup {
-            say(&format!("left at once; to remove what is left: {command}"));
+            // Losing a message on a closed standard error is fine; failing over it is not.
+            drop(writeln!(std::io::stderr(), "{why}; to remove what is left: {command}"));
         }
         std::process::exit(i32::from(self.exit().unwrap_or(Exit::Interrupted).code()));
     }

@@ -4,8 +4,8 @@
 use super::notes::{Notes, mib_per_s, pagination_note};
 use super::result::{Outcome, SuiteSummary, TestResult};
 use super::{Plan, TestSpec};
-use crate::array::{ApiError, Waiting, wait_gone};
-use crate::block::{Geometry, LbaSet, Policy, Role, SnapshotUuid};
+use crate::array::{AlignedBuf, ApiError, Waiting, wait_gone};
+use crate::block::{ByteOffset, Geometry, LbaSet, Policy, Role, SnapshotUuid};
 use crate::engine::{Event, Sut, allowed_to_fail, precheck, run};
 use crate::model::Model;
 use crate::oracle::{Reason, Verdict};
@@ -74,7 +74,7 @@ pub fn run_suite(
 ) -> SuiteSummary {
     let start = sut.clock.now();
     let mut summary = SuiteSummary::default();
-    let mut over_budget = false;
+    let mut cut_short = false;
     for &(number, spec) in tests {
         if sut.waiting.stop.load(Ordering::Relaxed) {
             break;
@@ -83,11 +83,11 @@ pub fn run_suite(
         let (result, end) = run_test(number, spec, sut, model, options, on);
         summary.tool_bug |= end == End::ToolBug;
         if !options.keep_snapshots {
-            sweep(sut);
+            sweep(sut, sut.clock.now() + sut.waiting.gone);
         }
-        over_budget |= end == End::Budget;
+        cut_short |= end == End::Budget || (end == End::Unwell && !answers(sut));
         let bad = matches!(result.outcome, Outcome::Fail(_) | Outcome::Error(_));
-        let stop = over_budget || (options.fail_fast && bad);
+        let stop = cut_short || (options.fail_fast && bad);
         summary.results.push(result.clone());
         on(Progress::Finished(result));
         if stop {
@@ -95,7 +95,7 @@ pub fn run_suite(
         }
     }
     let stopped = sut.waiting.stop.load(Ordering::Relaxed);
-    if !stopped && !over_budget {
+    if !stopped && !cut_short {
         summary.audit = audit(sut, model, options, on);
     }
     summary.interrupted = sut.waiting.stop.load(Ordering::Relaxed);
@@ -114,6 +114,8 @@ enum End {
     ToolBug,
     /// The user's limit ends the run.
     Budget,
+    /// Array or device did not do what it should; perhaps they are gone.
+    Unwell,
 }
 
 fn run_test(
@@ -163,6 +165,7 @@ fn run_test(
     let end = match &verdict {
         Ok(Verdict::Unknown(Reason::Tool(_))) => End::ToolBug,
         Ok(Verdict::Unknown(Reason::Budget(_))) => End::Budget,
+        Ok(Verdict::Unknown(Reason::Api(_) | Reason::Device(_))) => End::Unwell,
         _ => End::Ordinary,
     };
     let outcome = verdict.map_or_else(|na| na, outcome_of);
@@ -188,6 +191,15 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "without words".to_owned())
 }
 
+/// Whether array and devices still answer: if not, the tests to come would only wait in vain.
+fn answers(sut: &Sut<'_>) -> bool {
+    sut.volumes.values().all(|volume| {
+        let mut block = AlignedBuf::new(volume.device().block_size().get());
+        let reads = volume.device().read_at(ByteOffset::new(0), &mut block).is_ok();
+        reads && sut.array.volume(volume.uuid).is_ok()
+    })
+}
+
 /// Why this target has nothing to test here, if it has not.
 fn not_applicable(spec: &TestSpec, sut: &Sut<'_>) -> Option<String> {
     let own_code = spec.name == super::resilience::DELETED_BASE_SNAPSHOT.name
@@ -197,12 +209,17 @@ fn not_applicable(spec: &TestSpec, sut: &Sut<'_>) -> Option<String> {
     })
 }
 
-/// Asks the array to delete every snapshot of the run that is still there. Failures are left to
-/// [`finish`], which says what stayed.
-fn sweep(sut: &Sut<'_>) {
+/// Asks the array to delete every snapshot of the run that is still there, until `deadline` or
+/// until nobody answers any more. What stays is left to [`finish`], which says so.
+fn sweep(sut: &Sut<'_>, deadline: Duration) {
     for snapshot in sut.ledger.live() {
-        if let Err(ApiError::NotFound(_)) = sut.array.delete_snapshot(snapshot) {
-            sut.ledger.gone(snapshot);
+        if sut.clock.now() >= deadline {
+            break;
+        }
+        match sut.array.delete_snapshot(snapshot) {
+            Err(ApiError::NotFound(_)) => sut.ledger.gone(snapshot),
+            Err(ApiError::Transport { .. } | ApiError::Tls(_) | ApiError::Auth(_)) => break,
+            Ok(()) | Err(_) => {}
         }
     }
 }
@@ -213,12 +230,14 @@ fn finish(sut: &Sut<'_>, options: &Options, interrupted: bool) -> Vec<SnapshotUu
     let deadline = sut.clock.now() + limit;
     // A second signal ends the process at once; the first one must not end the clean-up.
     let never = AtomicBool::new(false);
-    sweep(sut);
+    sweep(sut, deadline);
     for snapshot in sut.ledger.live() {
         let left = deadline.saturating_sub(sut.clock.now());
         let waiting = Waiting { available: left, gone: left, stop: &never };
-        if wait_gone(sut.array, sut.clock, snapshot, waiting).is_ok() {
-            sut.ledger.gone(snapshot);
+        match wait_gone(sut.array, sut.clock, snapshot, waiting) {
+            Ok(()) => sut.ledger.gone(snapshot),
+            Err(ApiError::Transport { .. } | ApiError::Tls(_) | ApiError::Auth(_)) => break,
+            Err(_) => {}
         }
     }
     sut.ledger.live()
