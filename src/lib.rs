@@ -37,15 +37,19 @@
 //!
 //! # Invariants
 //!
-//! The first five are enforced by the test `the_layers_hold`.
+//! The tests of `tidy.rs` that enforce one are named with it; 6 to 8 are kept by types.
 //!
 //! 1. [`model`] and [`oracle`] never see an adapter, and [`sim`] never sees [`model`],
 //!    [`lightbits`] or the bitmap decoder (but for its one glue file): agreement of code with
-//!    itself proves nothing.
-//! 2. One `match` turns operations into I/O: `engine::interp`.
-//! 3. Only [`report`] and [`cli`] print; only [`cli`] reads the environment or exits.
-//! 4. `unsafe` lives in `device/ioctl.rs`. Devices are never memory-mapped.
-//! 5. No shell is started anywhere.
+//!    itself proves nothing (`the_layers_hold`, `no_group_hides_a_layer`,
+//!    `the_simulator_shares_nothing_with_its_judges`).
+//! 2. One `match` turns operations into I/O: `engine::interp`. Whatever writes to a device or takes
+//!    a snapshot stands in a short list (`only_these_files_write_to_devices_and_take_snapshots`).
+//! 3. Only [`report`] and [`cli`] print; only [`cli`] reads the environment or exits
+//!    (`only_the_command_line_prints_exits_and_reads_the_environment`).
+//! 4. `unsafe` lives in `device/ioctl.rs` (`unsafe_code_has_one_home_and_no_shell_is_started`).
+//!    Devices are never memory-mapped (`nothing_is_memory_mapped`).
+//! 5. No shell is started anywhere (the same test as for `unsafe`).
 //! 6. Only [`device::Armed`] writes to a device, and only inside its allowed region; before that
 //!    the handshake's port lets nothing pass but the very bytes it has just read.
 //! 7. Foreign bytes are decoded into checked types at the border; inside, a wrong value cannot be

@@ -98,13 +98,40 @@ fn the_layers_hold() {
         used(line).any(|other| match (rank(layer), rank(other)) {
             (Some(own), Some(used)) => {
                 other != layer && used >= own && !ALLOWED.contains(&(layer, other))
-                    // The oracle judges and the array is judged: neither needs the other.
-                    && !(layer == "oracle" && other == "scenario")
             }
             _ => false,
         })
     });
     assert_eq!(upwards, Vec::<String>::new(), "a layer uses one that is not below it");
+}
+
+#[test]
+fn no_group_hides_a_layer() {
+    // `used` reads one path a line, so layers are imported one by one.
+    let grouped = offences(|_, _, line| line.contains("crate::{"));
+    assert_eq!(grouped, Vec::<String>::new(), "write one `use` for each layer");
+}
+
+#[test]
+fn only_these_files_write_to_devices_and_take_snapshots() {
+    let adapters = ["device", "lightbits", "qemu", "sim"];
+    let writers = ["engine/transfer.rs", "sync/copy.rs", "sync/write_log.rs"];
+    let takers = ["array/facade.rs", "engine/interp.rs", "campaign/journal.rs"];
+    let elsewhere = |call: &'static str, allowed: [&'static str; 3]| {
+        offences(|layer, path, line| {
+            line.contains(call)
+                && !adapters.contains(&layer)
+                && !allowed.iter().any(|file| path == Path::new(file))
+        })
+    };
+    assert_eq!(elsewhere(".write_at(", writers), Vec::<String>::new());
+    assert_eq!(elsewhere(".create_snapshot(", takers), Vec::<String>::new());
+}
+
+#[test]
+fn nothing_is_memory_mapped() {
+    // A page of a mapped device may be written back at any later time, and a fault is a signal.
+    assert_eq!(offences(|_, _, line| line.contains("mmap")), Vec::<String>::new());
 }
 
 #[test]

@@ -119,6 +119,29 @@ pub struct Capabilities {
     pub refuses_deleted_base: bool,
 }
 
+impl Capabilities {
+    /// What cannot be tested on this target, for people; empty if everything can.
+    pub fn not_testable(&self) -> Vec<&'static str> {
+        let discard = match self.discard {
+            DiscardEffect::Zero | DiscardEffect::OldOrZero => None,
+            DiscardEffect::Undefined => Some("contents after a discard"),
+            DiscardEffect::Ignored => Some("discard"),
+        };
+        let missing = [
+            (!self.snapshot_readable, "contents of snapshots"),
+            (self.rollback == RollbackKind::None, "rollback"),
+            (self.clone_full_diff.is_none(), "clones"),
+            (!self.resize, "resize"),
+            (!self.restart, "restart and kill"),
+            (!self.volume_lifecycle, "creating and deleting volumes"),
+            (!self.concurrent_ops, "operations in flight together"),
+            (!self.refuses_deleted_base, "refusal of a deleted base"),
+        ];
+        let missing = missing.into_iter().filter(|(is_missing, _)| *is_missing);
+        missing.map(|(_, what)| what).chain(discard).collect()
+    }
+}
+
 /// The changed LBAs of one chunk, as answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChunkBits {
@@ -176,6 +199,45 @@ impl FromStr for Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_target_lacks_is_named_once_and_what_it_has_is_not() {
+        let everything = Capabilities {
+            snapshot_readable: true,
+            discard: DiscardEffect::Zero,
+            durable: Durability::OnAck,
+            tracking_survives_kill: true,
+            rollback: RollbackKind::Linear,
+            clone_full_diff: Some(CloneFullDiff::IncludesParent),
+            resize: true,
+            shrink_zeroes: true,
+            restart: true,
+            volume_lifecycle: true,
+            concurrent_ops: true,
+            atomic_write_bytes: 4096,
+            concurrent_snapshots: 1,
+            granularity: LbaCount::new(1),
+            page_limit: None,
+            refuses_deleted_base: true,
+        };
+        assert_eq!(everything.not_testable(), Vec::<&str>::new());
+        let nothing = Capabilities {
+            snapshot_readable: false,
+            discard: DiscardEffect::Undefined,
+            rollback: RollbackKind::None,
+            clone_full_diff: None,
+            resize: false,
+            restart: false,
+            volume_lifecycle: false,
+            concurrent_ops: false,
+            refuses_deleted_base: false,
+            ..everything.clone()
+        };
+        let named = nothing.not_testable();
+        assert_eq!(named.len(), 9, "{named:?}");
+        let forks = Capabilities { discard: DiscardEffect::Ignored, ..everything };
+        assert_eq!(forks.not_testable(), ["discard"]);
+    }
 
     #[test]
     fn a_policy_reads_back_what_it_prints() {

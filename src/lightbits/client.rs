@@ -276,7 +276,8 @@ impl Array for LightbitsClient {
             shrink_zeroes: false,
             restart: false,
             volume_lifecycle: false,
-            concurrent_ops: true,
+            // The interpreter runs one at a time.
+            concurrent_ops: false,
             atomic_write_bytes: 4096,
             concurrent_snapshots: 1,
             granularity: LbaCount::new(1),

@@ -368,7 +368,8 @@ impl Array for QemuArray {
             shrink_zeroes: false,
             restart: false,
             volume_lifecycle: false,
-            concurrent_ops: true,
+            // The interpreter runs one at a time.
+            concurrent_ops: false,
             atomic_write_bytes: 512,
             concurrent_snapshots: 1,
             granularity: LbaCount::new(1),

@@ -26,6 +26,9 @@ use tempfile::TempDir;
 /// How often the wish to stop is looked at.
 const STOP_POLL: Duration = Duration::from_millis(20);
 
+/// Long enough for a diff over HTTPS to find a new snapshot still Creating.
+const LONG_CREATING: Duration = Duration::from_secs(1);
+
 /// What to serve and how.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
@@ -47,6 +50,9 @@ pub struct ServeConfig {
     pub neighbour: bool,
     /// LBAs of the source that count as written before the snapshot `preload`, which is then taken.
     pub preload: Option<Preload>,
+    /// Whether the diff of a snapshot still Creating is answered, with the first half of its
+    /// ranges, instead of refused; new snapshots then stay Creating for a second at least.
+    pub partial_while_creating: bool,
     /// How long a new snapshot stays Creating, and a deleted one Deleting.
     pub delay: Duration,
 }
@@ -66,6 +72,7 @@ impl Default for ServeConfig {
             project: server.project,
             neighbour: false,
             preload: None,
+            partial_while_creating: false,
             delay: Duration::from_millis(10),
         }
     }
@@ -221,7 +228,11 @@ fn set_up(config: &ServeConfig) -> Result<(SimArray, Vec<ReadyVolume>), ServeErr
         SimConfig {
             block,
             page_limit: config.page_limit,
-            create_delay: config.delay,
+            create_delay: match config.partial_while_creating {
+                true => config.delay.max(LONG_CREATING),
+                false => config.delay,
+            },
+            partial_diff_while_creating: config.partial_while_creating,
             delete_delay: config.delay,
             bugs: config.bugs.clone(),
             ..SimConfig::default()

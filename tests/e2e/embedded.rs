@@ -73,6 +73,12 @@ fn a_bug_of_the_pipeline_is_found_too() {
     let run =
         home.run(&["suite", "--in-process", "--plant", "chunk-for-lba", "--test", "12"], None);
     run.assert_code(1);
+    let early = ["suite", "--plant", "reads-before-available", "--test", "3", "--output", "jsonl"];
+    let run = home.run(&early, None);
+    run.assert_code(1);
+    let lines = run.json();
+    let test = lines.iter().find(|line| line["event"] == "test_finished").unwrap();
+    assert_eq!(test["kinds"][0], "missed", "{run}");
     home.assert_nothing_left();
 }
 

@@ -42,6 +42,10 @@ pub struct ServeArgs {
     /// Mark LBAs of the source as written, without contents, and take the snapshot `preload`.
     #[arg(long, value_name = "dense|alternating|random:SEED", value_parser = preload)]
     pub preload: Option<Preload>,
+    /// Answer the diff of a snapshot still Creating with half of it, as the planted bug of a
+    /// client that does not wait deserves.
+    #[arg(long, hide = true)]
+    pub partial_while_creating: bool,
     /// End with the parent process.
     #[arg(long, hide = true)]
     pub with_parent: bool,
@@ -104,6 +108,7 @@ pub fn run(args: &ServeArgs, context: &mut Context) -> Result<Exit, Failure> {
         project: args.project.clone(),
         neighbour: args.neighbour,
         preload: args.preload,
+        partial_while_creating: args.partial_while_creating,
         ..ServeConfig::default()
     };
     let stop = stop_flag(args.with_parent)

@@ -184,6 +184,10 @@ fn embedded(job: &Job<'_>, page_limit: u32, context: &mut Context) -> Result<Exi
     for bug in &job.array_bugs {
         flags.extend(["--plant".into(), bug.name().into()]);
     }
+    if job.pipeline_bugs.has(PipelineBug::ReadsBeforeAvailable) {
+        // Who does not wait must get what shows it; a refusal would stop the bug by itself.
+        flags.push("--partial-while-creating".into());
+    }
     let server = Embedded::start(&exe, &flags)?;
     let ready = server.ready().clone();
     let volume = |role| ready.volumes.iter().find(|volume| volume.role == role);
@@ -478,8 +482,9 @@ fn header(job: &Job<'_>, facts: &Facts, sut: &Sut<'_>) -> RunHeader {
         remarks
             .push("full syncs copy only the tests' own regions (--limit-to-footprint)".to_owned());
     }
-    if !sut.array.capabilities().snapshot_readable {
-        remarks.push("snapshots cannot be read here: their own contents are not tested".to_owned());
+    let untestable = sut.array.capabilities().not_testable();
+    if !untestable.is_empty() {
+        remarks.push(format!("not testable here: {}", untestable.join(", ")));
     }
     let found = facts.findings.iter().map(|finding| format!("handshake: {finding}"));
     RunHeader {
