@@ -104,7 +104,19 @@ pub fn read_answers(
     let within = |seen: &LbaSet, drawn: &LbaSet| seen.difference(drawn).is_empty();
     let shows = |seen: &LbaSet, drawn: &LbaSet| !seen.intersection(drawn).is_empty();
     let mixed = |seen: &LbaSet| within(seen, &a.union(&b)) && shows(seen, &a) && shows(seen, &b);
-    if within(&src, &a) && within(&tgt, &b) {
+    let swapped = |set: &LbaSet| {
+        set.chunks().into_iter().fold(LbaSet::new(), |mut all, (start, bits)| {
+            all.insert_chunk(start, bits.byte_swapped());
+            all
+        })
+    };
+    // Whole chunks would hide a wrong byte order, so this is looked at bit by bit, and first.
+    let drawn_alone = (drawn.0.clone(), drawn.1.clone());
+    let big_endian = drawn_alone != (seen.0.clone(), seen.1.clone())
+        && drawn_alone == (swapped(seen.0), swapped(seen.1));
+    if big_endian {
+        unclear(drawn, seen, "; with swapped bytes they would be right: set --bitmap-order big")
+    } else if within(&src, &a) && within(&tgt, &b) {
         match (src.is_empty(), tgt.is_empty()) {
             (false, false) => Reading::Right,
             (false, true) => Reading::Half("target"),
@@ -116,24 +128,15 @@ pub fn read_answers(
     } else if mixed(&src) && mixed(&tgt) {
         Reading::OneVolume
     } else {
-        let swapped = |set: &LbaSet| {
-            let chunks = set.chunks().into_iter();
-            chunks.fold(LbaSet::new(), |mut all, (start, bits)| {
-                all.insert_chunk(start, bits.byte_swapped());
-                all
-            })
-        };
-        let big = (swapped(seen.0), swapped(seen.1)) == (drawn.0.clone(), drawn.1.clone());
-        let hint = if big {
-            "; with swapped bytes they would be right: set --bitmap-order big"
-        } else {
-            ""
-        };
-        Reading::Unclear(format!(
-            "written were {} on the source and {} on the target, reported are {} and {}{hint}",
-            drawn.0, drawn.1, seen.0, seen.1
-        ))
+        unclear(drawn, seen, "")
     }
+}
+
+fn unclear(drawn: (&LbaSet, &LbaSet), seen: (&LbaSet, &LbaSet), hint: &str) -> Reading {
+    Reading::Unclear(format!(
+        "written were {} on the source and {} on the target, reported are {} and {}{hint}",
+        drawn.0, drawn.1, seen.0, seen.1
+    ))
 }
 
 /// What a reading means for the devices at `one` (source) and `two` (target): a finding and a note
@@ -432,7 +435,9 @@ mod tests {
     #[test]
     fn swapped_bytes_are_pointed_out() {
         let (a, b) = (set(&[64]), set(&[128]));
-        let reading = read_answers((&a, &b), (&set(&[120]), &set(&[184])), Policy::Exact);
-        assert!(matches!(reading, Reading::Unclear(why) if why.contains("--bitmap-order big")));
+        for policy in [Policy::Exact, Policy::Chunk] {
+            let reading = read_answers((&a, &b), (&set(&[120]), &set(&[184])), policy);
+            assert!(matches!(reading, Reading::Unclear(why) if why.contains("--bitmap-order big")));
+        }
     }
 }
