@@ -38,6 +38,9 @@ impl Stop {
         let heard = stop.clone();
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
+                if heard.exit().is_none() {
+                    heard.limit_patience();
+                }
                 heard.hear(signal);
             }
         })?;
@@ -74,16 +77,19 @@ impl Stop {
             if cleanup.is_some() {
                 say("stopping: deleting this run's snapshots (once more to leave them)");
             }
-            let late = self.clone();
-            let watch = move || {
-                std::thread::sleep(PATIENCE);
-                late.leave("gave up waiting");
-            };
-            // Without the watch a second signal still ends the process.
-            drop(std::thread::Builder::new().name("patience".to_owned()).spawn(watch));
             return;
         }
         self.leave("left at once");
+    }
+    /// Ends the process after [`PATIENCE`], whatever it is doing.
+    fn limit_patience(&self) {
+        let late = self.clone();
+        let watch = move || {
+            std::thread::sleep(PATIENCE);
+            late.leave("gave up waiting");
+        };
+        // Without the watch a second signal still ends the process.
+        drop(std::thread::Builder::new().name("patience".to_owned()).spawn(watch));
     }
     /// Ends the process now, saying how to remove what is left.
     fn leave(&self, why: &str) -> ! {

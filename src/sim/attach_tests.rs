@@ -10,7 +10,7 @@ use crate::device::ioctl;
 use crate::sim::fuse::ByteVolume;
 use crate::sim::{SimArray, SimConfig, SimIoError, SimRange};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::io::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
