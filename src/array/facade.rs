@@ -3,7 +3,7 @@
 
 use super::error::ApiError;
 use super::port::{Array, Clock, SnapshotInfo, SnapshotState};
-use crate::block::{SnapshotName, SnapshotUuid, VolumeUuid};
+use crate::block::SnapshotUuid;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -92,21 +92,6 @@ pub fn wait_gone(
         Err(ApiError::NotFound(_)) => Ok(Some(())),
         Err(other) => Err(other),
     })
-}
-
-/// Takes a snapshot and waits until it is Available.
-///
-/// # Errors
-/// As [`Array::create_snapshot`] and [`wait_available`].
-pub fn take_and_wait(
-    array: &dyn Array,
-    clock: &dyn Clock,
-    volume: VolumeUuid,
-    name: SnapshotName,
-    waiting: Waiting<'_>,
-) -> Result<SnapshotInfo, ApiError> {
-    let made = array.create_snapshot(volume, name)?;
-    wait_available(array, clock, made.uuid, waiting)
 }
 
 /// Deletes a snapshot and waits until it is gone; one that is gone already is fine.

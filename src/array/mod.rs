@@ -14,7 +14,7 @@ mod port;
 pub use buffer::{AlignedBuf, BUF_ALIGN};
 pub use error::{ApiError, DeviceError, Reply};
 pub use escape::escape_text;
-pub use facade::{Waiting, delete_and_wait, take_and_wait, wait_available, wait_gone};
+pub use facade::{Waiting, delete_and_wait, wait_available, wait_gone};
 pub use port::{
     Array, BlockDevice, Clock, RealClock, SnapshotInfo, SnapshotState, VirtualClock, VolumeInfo,
 };

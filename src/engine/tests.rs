@@ -292,56 +292,16 @@ fn a_device_error_is_unknown_and_what_it_touched_stays_uncertain() {
     assert_eq!(run(&after, &mut model, &mut sut, &mut |_| {}), Verdict::Pass);
 }
 
-/// A control plane whose diff answers one error for ever.
-struct Unwell<'a> {
+/// What becomes of a page that was asked for from this LBA.
+type Meddling<'a> = &'a (dyn Fn(Lba, Result<Page, ApiError>) -> Result<Page, ApiError> + Sync);
+
+/// A control plane whose diff pages are tampered with.
+struct Meddled<'a> {
     inner: &'a dyn Array,
-    status: u16,
+    page: Meddling<'a>,
 }
 
-impl Array for Unwell<'_> {
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    fn volume(&self, volume: VolumeUuid) -> Result<VolumeInfo, ApiError> {
-        self.inner.volume(volume)
-    }
-    fn create_snapshot(&self, v: VolumeUuid, name: SnapshotName) -> Result<SnapshotInfo, ApiError> {
-        self.inner.create_snapshot(v, name)
-    }
-    fn snapshot(&self, snapshot: SnapshotUuid) -> Result<SnapshotInfo, ApiError> {
-        self.inner.snapshot(snapshot)
-    }
-    fn snapshots(&self) -> Result<Vec<SnapshotInfo>, ApiError> {
-        self.inner.snapshots()
-    }
-    fn delete_snapshot(&self, snapshot: SnapshotUuid) -> Result<(), ApiError> {
-        self.inner.delete_snapshot(snapshot)
-    }
-    fn diff_page(
-        &self,
-        _: SnapshotUuid,
-        _: Option<SnapshotUuid>,
-        _: Lba,
-    ) -> Result<Page, ApiError> {
-        let reply =
-            Reply { status: Some(self.status), text: "no".to_owned(), call: "GET diff".to_owned() };
-        Err(match self.status {
-            400 => ApiError::Refused(reply),
-            401 => ApiError::Auth(reply),
-            404 => ApiError::NotFound(reply),
-            405 => ApiError::NoSuchCall(reply),
-            409 => ApiError::Conflict(reply),
-            _ => ApiError::Server(reply, 3),
-        })
-    }
-}
-
-/// A control plane that answers a deleted base with one page and only then refuses.
-struct LateRefusal<'a> {
-    inner: &'a dyn Array,
-}
-
-impl Array for LateRefusal<'_> {
+impl Array for Meddled<'_> {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }
@@ -366,12 +326,20 @@ impl Array for LateRefusal<'_> {
         b: Option<SnapshotUuid>,
         from: Lba,
     ) -> Result<Page, ApiError> {
-        match self.inner.diff_page(s, b, from) {
-            Err(ApiError::NotFound(_)) if from == Lba::new(0) => {
-                Ok(Page { next: Some(Lba::new(64)), ..Page::default() })
-            }
-            other => other,
-        }
+        (self.page)(from, self.inner.diff_page(s, b, from))
+    }
+}
+
+/// One error for ever.
+fn error_of(status: u16) -> ApiError {
+    let reply = Reply { status: Some(status), text: "no".to_owned(), call: "GET diff".to_owned() };
+    match status {
+        400 => ApiError::Refused(reply),
+        401 => ApiError::Auth(reply),
+        404 => ApiError::NotFound(reply),
+        405 => ApiError::NoSuchCall(reply),
+        409 => ApiError::Conflict(reply),
+        _ => ApiError::Server(reply, 3),
     }
 }
 
@@ -380,7 +348,8 @@ fn only_a_refusal_of_a_legal_diff_is_held_against_the_array() {
     let inner = target(&[]);
     let judge = |status: u16| {
         let mut sut = inner.sut();
-        let unwell = Unwell { inner: sut.array, status };
+        let always = move |_, _| Err(error_of(status));
+        let unwell = Meddled { inner: sut.array, page: &always };
         sut.array = &unwell;
         let scenario = scenario(&inner, vec![w(0, 1), s(0), d(0, None)]);
         run(&scenario, &mut inner.model(), &mut sut, &mut |_| {})
@@ -429,7 +398,13 @@ fn an_answer_that_turns_into_a_refusal_half_way_is_not_rightly_refused() {
     assert_eq!(verdict.violation(), None);
     // Deleted before it was asked for: pages must not come at all.
     let mut sut = target.sut();
-    let late = LateRefusal { inner: sut.array };
+    let one_page_first = |from: Lba, answer| match answer {
+        Err(ApiError::NotFound(_)) if from == Lba::new(0) => {
+            Ok(Page { next: Some(Lba::new(64)), ..Page::default() })
+        }
+        other => other,
+    };
+    let late = Meddled { inner: sut.array, page: &one_page_first };
     sut.array = &late;
     let steps = vec![s(3), w(0, 640), s(4), x(3), d(4, 3)];
     let verdict = run(&scenario(&target, steps), &mut target.model(), &mut sut, &mut |_| {});
