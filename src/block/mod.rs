@@ -2,6 +2,7 @@
 
 mod bitmap;
 mod extent;
+mod freedoms;
 mod ids;
 mod lba_set;
 mod stamp;
@@ -10,6 +11,7 @@ mod units;
 
 pub use bitmap::{BitmapOrder, ChunkBitmap};
 pub use extent::{BadExtent, Extent};
+pub use freedoms::Freedoms;
 pub use ids::{BadName, Role, RunId, SnapshotName, SnapshotUuid, VolumeUuid};
 pub use lba_set::LbaSet;
 pub use stamp::{Diagnosis, Stamp, diagnose, stamp_block};

@@ -12,7 +12,7 @@ use crate::block::{CHUNK_LBAS, Extent, Geometry, Lba, LbaCount, LbaSet, Policy, 
 use crate::device::{Armed, GuardRefusal, HandshakeProof, Identified, Identity};
 use crate::engine::{Ledger, Pipeline, Sut, SutVolume, run_answered};
 use crate::model::Model;
-use crate::oracle::{Kind, Reason, Verdict, Violation};
+use crate::oracle::{Checks, Kind, Reason, Verdict, Violation};
 use crate::scenario::{Header, Label, Op, Scenario};
 use crate::sync::{ChecksumMethod, CopyConfig};
 use std::collections::{BTreeMap, BTreeSet};
@@ -265,6 +265,7 @@ impl Handshake<'_> {
             waiting: self.waiting,
             ledger: self.ledger,
             pipeline,
+            checks: Checks::ALL,
         };
         let (verdict, answers) = run_answered(&self.scenario(a, b), model, &mut sut, &mut |_| {});
         let findings = match verdict {
@@ -305,14 +306,8 @@ impl Handshake<'_> {
         ops.extend(b.runs().iter().map(|at| on(Op::Rewrite { at: *at })));
         ops.push(on(Op::Flush));
         ops.extend([take(4), on(take(5)), diff(4, 1), diff(5, 3)]);
-        let header = Header {
-            volumes: self.volumes.clone(),
-            // Identity is read from the answers; over-reporting is the suite's business.
-            policy: Policy::ReportOnly,
-            planted: Vec::new(),
-            seed: None,
-            origin: "handshake".to_owned(),
-        };
+        // Identity is read from the answers; over-reporting is the suite's business.
+        let header = Header::new(self.volumes.clone(), Policy::ReportOnly, "handshake");
         Scenario::new(header, ops)
     }
 }

@@ -6,10 +6,11 @@ use crate::array::{Clock, VirtualClock, Waiting};
 use crate::block::{BlockSize, Geometry, LbaCount, Policy, Role, RunId, VolumeUuid};
 use crate::engine::{DeviceHandle, Ledger, Pipeline, Sut, SutVolume};
 use crate::model::Model;
-use crate::scenario::SyncSource;
+use crate::oracle::Checks;
+use crate::scenario::{Header, SyncSource};
 use crate::sim::{Bug, SimArray, SimConfig, SimError};
 use crate::suite::Options;
-use crate::sync::{ChecksumMethod, CopyConfig, PipelineBugs};
+use crate::sync::{ChecksumMethod, CopyConfig, PipelineBug, PipelineBugs};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -71,6 +72,27 @@ impl InProcess {
         Ok(InProcess { config, array, clock, ledger: Ledger::new(run), volumes, stop })
     }
 
+    /// The world that a scenario's header describes: sizes, page limit, planted bugs of both sides.
+    /// Names of bugs that nobody knows plant nothing; the command line refuses them earlier.
+    ///
+    /// # Errors
+    /// The simulator's, if a size is none.
+    pub fn of_header(header: &Header, run: RunId) -> Result<InProcess, SimError> {
+        let shape = header.volumes.get(&Role::Source);
+        let config = InProcessConfig {
+            len: shape.map_or(LbaCount::ZERO, |shape| shape.len),
+            block: shape.map_or(BlockSize::SMALLEST, |shape| shape.block),
+            page_limit: header.page_limit.unwrap_or(10_000),
+            array_bugs: header.planted.iter().filter_map(|name| Bug::from_name(name)).collect(),
+            pipeline_bugs: header
+                .planted
+                .iter()
+                .filter_map(|name| PipelineBug::from_name(name))
+                .collect(),
+        };
+        InProcess::new(config, run)
+    }
+
     /// The simulated array itself.
     pub fn array(&self) -> &SimArray {
         &self.array
@@ -114,6 +136,7 @@ impl InProcess {
                 max_full_sync: None,
                 strict: true,
             },
+            checks: Checks::ALL,
         }
     }
 

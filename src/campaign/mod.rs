@@ -7,6 +7,7 @@
 pub mod arm;
 #[cfg(test)]
 mod attached_tests;
+pub mod case;
 pub mod cleanup;
 pub mod doctor;
 pub mod embedded;

@@ -2,6 +2,7 @@
 //!
 //! Not covered: where scenarios come from (`crate::suite`), and how devices come to be writable.
 
+mod answer;
 mod checks;
 mod event;
 mod interp;

@@ -4,6 +4,7 @@
 
 use crate::array::{Array, BlockDevice, Clock, Waiting};
 use crate::block::{LbaCount, LbaSet, Role, RunId, SnapshotName, SnapshotUuid, VolumeUuid};
+use crate::oracle::Checks;
 use crate::sync::{ChecksumMethod, CopyConfig};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -68,6 +69,8 @@ pub struct Sut<'a> {
     pub ledger: &'a Ledger,
     /// How the pipeline runs.
     pub pipeline: Pipeline,
+    /// What the oracle looks at: everything, but in the self-test of the oracle.
+    pub checks: Checks,
 }
 
 /// Names and list of the snapshots a run makes. A name is never given twice.

@@ -31,9 +31,7 @@ fn target(bugs: &[Bug]) -> InProcess {
 }
 
 fn scenario(target: &InProcess, ops: Vec<Op>) -> Scenario {
-    let (volumes, origin) = (target.shapes(), "a test".to_owned());
-    let header = Header { volumes, policy: Policy::Exact, planted: Vec::new(), seed: None, origin };
-    Scenario::new(header, ops)
+    Scenario::new(Header::new(target.shapes(), Policy::Exact, "a test"), ops)
 }
 
 fn go(target: &InProcess, ops: Vec<Op>) -> (Verdict, Vec<Event>) {

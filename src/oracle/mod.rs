@@ -3,11 +3,13 @@
 //! tool never wrote (audit mode, a later step).
 
 mod bounds;
+mod check_id;
 mod content;
 mod laws;
 mod verdict;
 
 pub use bounds::{judge_bounds, leaked};
+pub use check_id::{CheckId, Checks};
 pub use content::{content_violation, wrong_blocks};
 pub use laws::{judge_answered, judge_refused, judge_repeat, judge_triangle};
 pub use verdict::{Kind, Picture, Reason, Verdict, Violation};

@@ -11,7 +11,7 @@ pub use label::{BadLabel, Label};
 pub use op::{Fault, Op, Step, SyncSource};
 pub use trace::{FORMAT_VERSION, TraceError, read_trace, write_trace};
 
-use crate::block::{Geometry, Policy, Role};
+use crate::block::{CloneFullDiff, Freedoms, Geometry, Policy, Role, RollbackKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -36,6 +36,18 @@ pub struct Header {
     /// Planted bugs by name; empty on an honest target.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub planted: Vec<String>,
+    /// Ranges of one page at most on a simulated array; its own default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_limit: Option<u32>,
+    /// What rollback does on a simulated array.
+    #[serde(default = "linear", skip_serializing_if = "is_linear")]
+    pub rollback: RollbackKind,
+    /// What the full diff of a clone holds on a simulated array.
+    #[serde(default = "includes_parent", skip_serializing_if = "is_includes_parent")]
+    pub clone_full_diff: CloneFullDiff,
+    /// Legal freedoms that a simulated array takes.
+    #[serde(default, skip_serializing_if = "Freedoms::is_none")]
+    pub freedoms: Freedoms,
     /// Seed that the scenario was drawn from, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -49,4 +61,37 @@ impl Scenario {
     pub fn new(header: Header, ops: impl IntoIterator<Item = Op>) -> Scenario {
         Scenario { header, steps: ops.into_iter().map(Step::from).collect() }
     }
+}
+
+impl Header {
+    /// The header of an honest target that takes no freedoms.
+    pub fn new(volumes: BTreeMap<Role, Geometry>, policy: Policy, origin: &str) -> Header {
+        Header {
+            volumes,
+            policy,
+            planted: Vec::new(),
+            page_limit: None,
+            rollback: linear(),
+            clone_full_diff: includes_parent(),
+            freedoms: Freedoms::NONE,
+            seed: None,
+            origin: origin.to_owned(),
+        }
+    }
+}
+
+const fn linear() -> RollbackKind {
+    RollbackKind::Linear
+}
+
+fn is_linear(kind: &RollbackKind) -> bool {
+    *kind == linear()
+}
+
+const fn includes_parent() -> CloneFullDiff {
+    CloneFullDiff::IncludesParent
+}
+
+fn is_includes_parent(kind: &CloneFullDiff) -> bool {
+    *kind == includes_parent()
 }

@@ -86,11 +86,9 @@ mod tests {
     fn scenario() -> Scenario {
         let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(4096), fresh: true };
         let header = Header {
-            volumes: [(Role::Source, shape)].into(),
-            policy: Policy::Exact,
             planted: vec!["discard-untracked".to_owned()],
             seed: Some(u64::MAX),
-            origin: "a test".to_owned(),
+            ..Header::new([(Role::Source, shape)].into(), Policy::Exact, "a test")
         };
         let diff = Op::Diff {
             snap: Label(1),

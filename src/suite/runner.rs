@@ -54,13 +54,7 @@ pub enum Progress {
 pub fn scenario_of(spec: &TestSpec, options: &Options) -> Scenario {
     let mut plan = Plan::new(options.source, options.min_mib_per_s);
     (spec.build)(&mut plan);
-    let header = Header {
-        volumes: options.volumes.clone(),
-        policy: options.policy,
-        planted: Vec::new(),
-        seed: None,
-        origin: spec.name.to_owned(),
-    };
+    let header = Header::new(options.volumes.clone(), options.policy, spec.name);
     Scenario::new(header, plan.into_ops())
 }
 
@@ -255,13 +249,8 @@ fn audit(
     if copied.is_empty() {
         return None;
     }
-    let header = Header {
-        volumes: options.volumes.clone(),
-        policy: options.policy,
-        planted: Vec::new(),
-        seed: None,
-        origin: "final audit of the target".to_owned(),
-    };
+    let origin = "final audit of the target";
+    let header = Header::new(options.volumes.clone(), options.policy, origin);
     let checks = copied.runs().iter().map(|at| Op::Check(Check::TargetAsModelled { at: *at }));
     let scenario = Scenario::new(header, checks);
     Some(outcome_of(run(&scenario, model, sut, &mut |event| on(Progress::Event(event)))))

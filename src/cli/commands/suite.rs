@@ -17,7 +17,7 @@ use crate::device::ConsentItem;
 use crate::engine::{Ledger, Pipeline, Sut, SutVolume};
 use crate::lightbits::{Fingerprint, TlsConfig};
 use crate::model::Model;
-use crate::oracle::Violation;
+use crate::oracle::{Checks, Violation};
 use crate::qemu::{DataPlane, QemuArray, QemuConfig};
 use crate::report::{Console, JsonLines, Reporter, RunEnd, RunHeader, junit};
 use crate::scenario::SyncSource;
@@ -277,6 +277,7 @@ fn on_array(
         waiting: waiting(job, stop.flag()),
         ledger: &ledger,
         pipeline: pipeline(job, own_pages.is_some()),
+        checks: Checks::ALL,
     };
     let exit = drive(job, &folder, facts, &mut sut, &mut model, context);
     // However it ended: who leaves snapshots says so.
@@ -330,6 +331,7 @@ fn on_qemu(job: &Job<'_>, config: QemuConfig, context: &mut Context) -> Result<E
         waiting: waiting(job, stop.flag()),
         ledger: &ledger,
         pipeline: pipeline(job, true),
+        checks: Checks::ALL,
     };
     drive(job, &folder, facts, &mut sut, &mut model, context)
 }
