@@ -4,6 +4,7 @@
 //! Nothing here runs a scenario's operations; what touches the array outside of scenarios goes
 //! through `crate::array`'s facade.
 
+pub mod answers;
 pub mod arm;
 #[cfg(test)]
 mod attached_tests;
@@ -13,6 +14,7 @@ pub mod doctor;
 pub mod embedded;
 pub mod inproc;
 pub mod journal;
+pub mod restore;
 pub mod selftest;
 pub mod store;
 #[cfg(test)]

@@ -10,9 +10,10 @@ use super::consent::Consent;
 use super::guards::{self, Guarded, Identity, Told, refuse};
 use super::host::{Host, Node};
 use super::ioctl;
+use super::stamping::{SavedBlocks, StampDevice};
 use super::sysfs::{self, Disk};
-use crate::array::AlignedBuf;
-use crate::block::{BlockSize, LbaCount, LbaSet, VolumeUuid};
+use crate::array::{AlignedBuf, DeviceError};
+use crate::block::{BlockSize, LbaCount, LbaSet, Role, RunId, VolumeUuid};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::fs::{self, File};
 use std::io;
@@ -386,6 +387,27 @@ impl Identified {
     /// read there, and everything else is `DeviceError::Forbidden`.
     pub fn handshake_port(&self, allowed: LbaSet) -> HandshakeDevice<'_> {
         HandshakeDevice::new(&self.opened, allowed)
+    }
+    /// What the LBAs of `at` hold, read twice.
+    ///
+    /// # Errors
+    /// When they cannot be read, or the two reads differ.
+    pub fn save_blocks(&self, at: &LbaSet) -> Result<SavedBlocks, DeviceError> {
+        SavedBlocks::read(&self.opened, at)
+    }
+    /// The data plane that puts stamps of a run and volume over the LBAs of `saved`, and the saved
+    /// bytes back. `keep` makes those bytes survive a crash; if it cannot, there is no such port.
+    ///
+    /// # Errors
+    /// What `keep` answers.
+    pub fn stamp_port(
+        &self,
+        owner: (RunId, Role),
+        saved: SavedBlocks,
+        keep: impl FnOnce(&SavedBlocks) -> io::Result<()>,
+    ) -> io::Result<StampDevice<'_>> {
+        keep(&saved)?;
+        Ok(StampDevice::new(&self.opened, owner, saved))
     }
     /// Arms the device for the LBAs of `allowed`.
     ///

@@ -263,7 +263,13 @@ fn on_array(
         shapes: shapes.clone(),
     };
     let waits = waiting(job, stop.flag());
-    let port = volumes::RunPort { array: &array, clock: &clock, waiting: waits, ledger: &ledger };
+    let port = volumes::RunPort {
+        array: &array,
+        clock: &clock,
+        waiting: waits,
+        ledger: &ledger,
+        journal: &journal,
+    };
     let armed = volumes::arm(&port, opened, shapes, &mut model, config.policy, &context.stop)?;
     facts.findings = armed.findings;
     facts.remarks.extend(armed.notes);
