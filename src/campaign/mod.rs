@@ -2,7 +2,8 @@
 //! preflight, and the simulator a run brings along.
 //!
 //! Nothing here runs a scenario's operations; what touches the array outside of scenarios goes
-//! through `crate::array`'s facade.
+//! through `crate::array`'s facade. Not covered: the scenarios themselves (`crate::suite`,
+//! `crate::engine`) and how results look (`crate::report`).
 
 pub mod answers;
 pub mod arm;

@@ -1,5 +1,6 @@
 //! From two volumes of an array to two devices held exclusively, consented to ([`open`]) and armed
-//! by the handshake ([`arm`]).
+//! by the handshake ([`arm`]). Not covered: the guards and the handshake themselves
+//! (`crate::device`, `crate::campaign::arm`).
 
 use super::config::Volumes;
 use super::exit::Exit;

@@ -3,7 +3,8 @@
 //! [`Candidate`] has been looked at (G1 to G6) and is not open. [`Exclusive`] is held: O_EXCL and
 //! flock (G7, G8). [`Identified`] is writable, of the right size and says nothing against being the
 //! volume (G9 to G12), is not its own counterpart (G13) and may be overwritten (G15); what is left
-//! to the handshake is to make the array itself say so. Only then there is `Armed`.
+//! to the handshake is to make the array itself say so. Only then there is `Armed`. Not covered:
+//! what is written once armed, and the handshake that says so (`crate::campaign::arm`).
 
 use super::block::{Armed, HandshakeDevice, HandshakeProof, Opened, size_bytes};
 use super::consent::Consent;

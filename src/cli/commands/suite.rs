@@ -1,4 +1,6 @@
 //! `lbaudit suite`: opens the target, runs the chosen tests, reports, cleans up.
+//!
+//! Not covered: what the tests do (`crate::suite`) and how results look (`crate::report`).
 
 use crate::array::{Array, RealClock, Waiting};
 use crate::block::{BitmapOrder, BlockSize, Geometry, LbaCount, LbaSet, Role, RunId};
