@@ -17,6 +17,7 @@ pub mod attach;
 mod bugs;
 mod calls;
 mod diff;
+mod fingerprint;
 pub mod fuse;
 pub mod jwt;
 pub mod loopdev;
@@ -43,6 +44,7 @@ mod witness_bench;
 
 pub use array::SimArray;
 pub use bugs::{Bug, BugSpec};
+pub use fingerprint::NameBlock;
 pub use tracking::Preload;
 pub use volume::{SimDevice, SimIoError};
 
