@@ -13,6 +13,7 @@ pub mod case;
 pub mod cleanup;
 pub mod doctor;
 pub mod embedded;
+pub mod explore;
 pub mod inproc;
 pub mod journal;
 pub mod restore;
