@@ -71,14 +71,8 @@ impl Words<'_> {
     }
 
     fn state(&mut self, state: &State) {
-        let State {
-            volumes,
-            snapshots,
-            forks,
-            last_number: _,
-            snapshots_made,
-            dead_epochs,
-        } = state;
+        let State { volumes, snapshots, forks, last_number: _, snapshots_made, dead_epochs } =
+            state;
         let mut alive: Vec<&Snapshot> =
             snapshots.iter().filter(|snapshot| !snapshot.is_gone(self.now)).collect();
         alive.sort_by_key(|snapshot| snapshot.cut);
