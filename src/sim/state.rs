@@ -1,4 +1,5 @@
-//! What the control plane remembers: volumes, snapshots and their lives, and which pairs may be asked.
+//! What the control plane remembers: volumes, snapshots and their lives, and which pairs may be
+//! asked. Not covered: contents and what changed; each volume keeps that itself.
 
 use super::bugs::{Bug, BugSet};
 use super::volume::{VolumeCell, no_volume};

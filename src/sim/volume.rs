@@ -1,4 +1,5 @@
 //! One volume: its contents and tracking under one lock, and the device that reads and writes it.
+//! Not covered: snapshots' names and lives (`super::state`).
 
 use super::bugs::{Bug, BugSet};
 use super::faults::Armed;
