@@ -194,7 +194,9 @@ impl Tracking {
         if !self.bugs.any(ANSWER_BUGS) {
             let first = ask.base.map_or(0, |base| base + 1);
             let from = ask.offset_lba / CHUNK;
-            if let (Some(_), [link]) = (ask.base, &self.links[first..=ask.snap]) {
+            if let (Some(_), [link]) = (ask.base, &self.links[first..=ask.snap])
+                && !link.epoch.everything
+            {
                 // The commonest question, about neighbours: nothing to be ORed.
                 let masks = link.epoch.masks.range(from..);
                 let mut changed = masks
