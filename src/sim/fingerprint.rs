@@ -182,8 +182,8 @@ impl Words<'_> {
         for (place, kept) in store.kept.iter().enumerate() {
             self.rank(kept.cut);
             for (unit, bytes) in &kept.units {
-                let later = store.unit_since(place + 1, *unit).map(|bytes| &***bytes);
-                self.unit(*unit, bytes.as_ref().map(|bytes| &***bytes), later);
+                let later = store.unit_since(place + 1, *unit).map(|bytes| &**bytes);
+                self.unit(*unit, bytes.as_ref().map(|bytes| &**bytes), later);
             }
             self.put(u64::MAX);
         }
