@@ -15,6 +15,7 @@ pub mod explore;
 pub mod inproc;
 pub mod journal;
 pub mod selftest;
+pub mod selftest_matrix;
 pub mod store;
 #[cfg(test)]
 mod testing;
