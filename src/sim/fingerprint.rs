@@ -11,7 +11,7 @@
 use super::array::SimArray;
 use super::state::{Fork, NEVER, Snapshot, State};
 use super::tracking::{Epoch, Link, Masks, Origin, Planted, Preload, Tracking};
-use super::volume::{Volume, VolumeCell};
+use super::volume::{PendingCut, Volume, VolumeCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,22 +74,21 @@ impl Words<'_> {
         let State {
             volumes,
             snapshots,
-            snapshot_names: _,
             forks,
             last_number: _,
             snapshots_made,
             dead_epochs,
         } = state;
         let mut alive: Vec<&Snapshot> =
-            snapshots.values().filter(|snapshot| !snapshot.is_gone(self.now)).collect();
+            snapshots.iter().filter(|snapshot| !snapshot.is_gone(self.now)).collect();
         alive.sort_by_key(|snapshot| snapshot.cut);
         let mut cells: BTreeMap<u64, &Arc<VolumeCell>> =
-            volumes.values().map(|cell| (cell.number, cell)).collect();
+            volumes.iter().map(|cell| (cell.number, cell)).collect();
         cells.extend(alive.iter().map(|snapshot| (snapshot.cell.number, &snapshot.cell)));
         self.rank_all(&cells, &alive, forks);
         self.count(cells.len());
         for (number, cell) in &cells {
-            self.put(u64::from(volumes.contains_key(&cell.uuid)));
+            self.put(u64::from(volumes.iter().any(|live| live.uuid == cell.uuid)));
             self.rank(*number);
             self.cell(cell);
         }
@@ -100,11 +99,11 @@ impl Words<'_> {
             [*volume_number, *to, *at].into_iter().for_each(|number| self.rank(number));
         }
         self.put(*snapshots_made);
-        let dead: BTreeMap<_, _> = dead_epochs.iter().collect();
+        let dead: BTreeMap<_, _> = dead_epochs.iter().copied().collect();
         self.count(dead.len());
         for (uuid, epochs) in dead {
             self.identity(uuid.as_u128());
-            self.count(*epochs);
+            self.count(epochs);
         }
     }
 
@@ -121,6 +120,7 @@ impl Words<'_> {
         for cell in cells.values() {
             let volume = cell.read();
             let planted = &volume.tracking.planted;
+            numbers.extend(volume.pending.map(|pending| pending.cut));
             numbers.extend(volume.tracking.links.iter().map(|link| link.cut));
             numbers.extend(volume.store.kept.iter().map(|kept| kept.cut));
             numbers.extend(planted.answers.keys().flatten());
@@ -159,12 +159,20 @@ impl Words<'_> {
             creating_until,
             deleting_until,
             deleted,
-            failing_records,
+            armed,
+            pending,
         } = &*volume;
         self.put(*len_lbas);
         self.until(*creating_until);
         self.until(*deleting_until);
-        self.put(u64::from(*deleted) | u64::from(*failing_records) << 1);
+        self.put(u64::from(*deleted));
+        self.put(armed.map_or(0, |armed| armed.word()));
+        self.put(u64::from(pending.is_some()));
+        if let Some(PendingCut { cut, by, ops_left }) = pending {
+            self.rank(*cut);
+            self.until(*by);
+            self.put(u64::from(*ops_left));
+        }
         self.store(&volume);
         self.tracking(tracking);
     }
