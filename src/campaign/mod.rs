@@ -18,6 +18,7 @@ pub mod inproc;
 pub mod journal;
 pub mod restore;
 pub mod selftest;
+pub mod selftest_matrix;
 pub mod store;
 #[cfg(test)]
 mod testing;
