@@ -5,6 +5,7 @@
 mod answer;
 mod checks;
 mod event;
+pub mod explore;
 mod r#gen;
 mod interp;
 mod precheck;

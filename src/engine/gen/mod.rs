@@ -153,6 +153,11 @@ impl<E: Entropy> Draw<'_, E> {
 
     fn make(&mut self, kind: Kind) -> Moved {
         use Kind::*;
+        // A motif may hold moves that this target does not offer.
+        let (_, _, needs) = KINDS[kind as usize];
+        if !self.profile.offers.has(needs) {
+            return None;
+        }
         match kind {
             Write | WriteAgain | WriteInside | WriteBeside | WriteSeam | WriteTail | WriteBig
             | WriteHigh | WriteAbove | WriteFaulty | Rewrite | Zero | ZeroAgain | WriteZeroes

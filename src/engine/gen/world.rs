@@ -210,6 +210,10 @@ fn simulated<E: Entropy>(entropy: &mut E, focus: &Focus, header: &mut Header) {
             omitted_zeros: flag(7),
             transient_errors: flag(8),
         };
+        if header.freedoms.is_none() {
+            // One spelling of a world without freedoms: a trace does not keep a seed for nothing.
+            header.freedoms = Freedoms::NONE;
+        }
         if header.freedoms.chunk_rounded {
             header.policy = Policy::Chunk;
         }
