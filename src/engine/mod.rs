@@ -9,6 +9,8 @@ pub mod explore;
 mod interp;
 mod precheck;
 mod session;
+pub mod shrink;
+mod shrink_parts;
 mod sut;
 mod transfer;
 mod verify;
