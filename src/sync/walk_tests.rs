@@ -46,7 +46,7 @@ fn check_fault(request: &WalkRequest<'_>, pages: Vec<(u64, Page)>, expected: Sha
         Err(WalkError::Shape(fault)) => {
             assert_eq!(fault, expected);
             let text = fault.to_string();
-            assert!(text.starts_with(&format!("page {} ", fault.page)), "{text}");
+            assert!(text.starts_with(&format!("page {} ", fault.page + 1)), "{text}");
         }
         other => panic!("expected {expected:?}, got {other:?}"),
     }
