@@ -13,11 +13,14 @@ pub mod case;
 pub mod cleanup;
 pub mod doctor;
 pub mod embedded;
+pub mod explore;
 pub mod inproc;
 pub mod journal;
 pub mod restore;
 pub mod selftest;
+pub mod selftest_matrix;
 pub mod store;
 #[cfg(test)]
 mod testing;
 pub mod utc;
+pub mod witness;

@@ -25,8 +25,11 @@ pub enum Planted {
 impl Planted {
     /// Both catalogues.
     pub fn all() -> Vec<Planted> {
-        let array = Bug::ALL.iter().copied().map(Planted::Array);
-        array.chain(PipelineBug::ALL.into_iter().map(Planted::Pipeline)).collect()
+        Planted::array_side().chain(PipelineBug::ALL.into_iter().map(Planted::Pipeline)).collect()
+    }
+    /// The catalogue of the array.
+    pub fn array_side() -> impl Iterator<Item = Planted> {
+        Bug::ALL.iter().copied().map(Planted::Array)
     }
     /// The bug of this name.
     pub fn from_name(name: &str) -> Option<Planted> {
@@ -45,6 +48,13 @@ impl Planted {
         match self {
             Planted::Array(_) => "array",
             Planted::Pipeline(_) => "pipeline",
+        }
+    }
+    /// Steps of its listed witness before the observing one.
+    pub const fn witness_len(self) -> u32 {
+        match self {
+            Planted::Array(bug) => bug.spec().witness_len,
+            Planted::Pipeline(bug) => bug.witness_len(),
         }
     }
     /// Names of the kinds it may be found as.
@@ -127,14 +137,25 @@ fn with(bug: Option<Planted>) -> InProcessConfig {
 /// # Errors
 /// The first that [`score`] answered.
 pub fn table(bugs: &[Planted], stop: &AtomicBool) -> Result<Vec<BugScore>, SimError> {
+    let scored = |bug| score(Some(bug)).map(|found| BugScore { bug, found });
+    in_order(bugs, stop, scored).into_iter().collect()
+}
+
+/// Does the same with each bug on every core; results come in the order of `bugs`. Ends early, with
+/// fewer results, when `stop` is set.
+pub(super) fn in_order<R: Send>(
+    bugs: &[Planted],
+    stop: &AtomicBool,
+    each: impl Fn(Planted) -> R + Sync,
+) -> Vec<R> {
     let next = AtomicUsize::new(0);
-    let scores = Mutex::new(Vec::new());
+    let results = Mutex::new(Vec::new());
     let work = || {
         while !stop.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(&bug) = bugs.get(index) else { return };
-            let found = score(Some(bug)).map(|found| BugScore { bug, found });
-            scores.lock().unwrap_or_else(PoisonError::into_inner).push((index, found));
+            let result = each(bug);
+            results.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
         }
     };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -143,9 +164,9 @@ pub fn table(bugs: &[Planted], stop: &AtomicBool) -> Result<Vec<BugScore>, SimEr
             scope.spawn(work);
         }
     });
-    let mut scores = scores.into_inner().unwrap_or_else(PoisonError::into_inner);
-    scores.sort_by_key(|(index, _)| *index);
-    scores.into_iter().map(|(_, found)| found).collect()
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// The fixed tests that no bug of the table makes fail.

@@ -38,7 +38,8 @@ fn snapshot_info(info: SimSnapshotInfo) -> SnapshotInfo {
         },
         volume: info.volume,
         len: info.len,
-        created: Some(format!("{} ms", info.created.as_millis())),
+        // Virtual time means nothing to anybody else.
+        created: None,
     }
 }
 
@@ -59,7 +60,7 @@ impl Array for SimArray {
     fn capabilities(&self) -> Capabilities {
         let config = self.config();
         Capabilities {
-            snapshot_readable: true,
+            snapshot_readable: config.contents,
             discard: DiscardEffect::Zero,
             durable: Durability::OnAck,
             tracking_survives_kill: true,
@@ -213,8 +214,7 @@ impl BlockDevice for SimDevice {
     }
 
     fn write_at(&self, at: ByteOffset, buf: &[u8]) -> Result<usize, DeviceError> {
-        self.write_bytes(at.get(), buf).map_err(SimDevice::io("write", at))?;
-        Ok(buf.len())
+        self.write_some(at.get(), buf).map_err(SimDevice::io("write", at))
     }
 
     fn write_zeroes(&self, at: Lba, len: LbaCount) -> Result<(), DeviceError> {

@@ -4,6 +4,7 @@
 pub mod clean;
 pub mod diff;
 pub mod doctor;
+pub mod explore;
 pub mod list;
 pub mod selftest;
 pub mod serve;
