@@ -7,8 +7,11 @@
 pub mod arm;
 #[cfg(test)]
 mod attached_tests;
+pub mod by_hand;
 pub mod case;
+pub mod check;
 pub mod cleanup;
+pub mod digest;
 pub mod doctor;
 pub mod embedded;
 pub mod inproc;
