@@ -12,7 +12,7 @@ use crate::scenario::Scenario;
 use crate::sim::SimError;
 
 /// Fixed: a case is the same whoever runs it.
-const RUN: RunId = RunId::from_u128(1);
+pub(super) const RUN: RunId = RunId::from_u128(1);
 
 /// What a case came to.
 #[derive(Clone, Debug)]
@@ -23,6 +23,12 @@ pub struct CaseOutcome {
     pub ops: u64,
     /// Diffs that were answered and judged.
     pub diffs: u64,
+    /// Pages of all diffs and syncs.
+    pub pages: u64,
+    /// Snapshots that were taken.
+    pub taken: u64,
+    /// Snapshots that were deleted.
+    pub deleted: u64,
     /// The step that showed the first violation, from 0.
     pub failed_at: Option<usize>,
     /// What happened, in one number: equal for equal cases, whenever and wherever they run.
@@ -34,7 +40,8 @@ impl CaseOutcome {
     pub fn unknown(reason: Reason) -> CaseOutcome {
         let verdict = Verdict::Unknown(reason);
         let digest = CaseDigest::default().finish(&verdict);
-        CaseOutcome { verdict, ops: 0, diffs: 0, failed_at: None, digest }
+        let (ops, diffs, pages, taken, deleted) = (0, 0, 0, 0, 0);
+        CaseOutcome { verdict, ops, diffs, pages, taken, deleted, failed_at: None, digest }
     }
     /// The kind of its gravest violation.
     pub fn kind(&self) -> Option<Kind> {
@@ -64,7 +71,8 @@ pub fn run_on(
     sut: &mut Sut<'_>,
     on_event: &mut dyn FnMut(Event),
 ) -> CaseOutcome {
-    let (mut ops, mut diffs, mut at, mut failed_at) = (0u64, 0, 0, None);
+    let (mut ops, mut diffs, mut pages, mut taken, mut deleted) = (0u64, 0, 0, 0, 0);
+    let (mut at, mut failed_at) = (0, None);
     let mut digest = CaseDigest::default();
     let verdict = run(scenario, model, sut, &mut |event| {
         match &event {
@@ -74,6 +82,9 @@ pub fn run_on(
             }
             Event::Skipped { .. } => ops = ops.saturating_sub(1),
             Event::Diffed { .. } => diffs += 1,
+            Event::Page { .. } => pages += 1,
+            Event::Taken { .. } => taken += 1,
+            Event::Deleted { .. } => deleted += 1,
             Event::Violation { .. } => failed_at = failed_at.or(Some(at)),
             _ => {}
         }
@@ -81,7 +92,7 @@ pub fn run_on(
         on_event(event);
     });
     let digest = digest.finish(&verdict);
-    CaseOutcome { verdict, ops, diffs, failed_at, digest }
+    CaseOutcome { verdict, ops, diffs, pages, taken, deleted, failed_at, digest }
 }
 
 #[cfg(test)]

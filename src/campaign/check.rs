@@ -55,6 +55,12 @@ pub struct Totals {
     pub ops: u64,
     /// Diffs that were judged.
     pub diffs: u64,
+    /// Pages of diffs and syncs.
+    pub pages: u64,
+    /// Snapshots that were taken.
+    pub taken: u64,
+    /// Snapshots that were deleted.
+    pub deleted: u64,
     /// Cases with a violation.
     pub failures: u64,
     /// Cases that could not be judged.
@@ -74,6 +80,9 @@ impl Totals {
         self.cases += other.cases;
         self.ops += other.ops;
         self.diffs += other.diffs;
+        self.pages += other.pages;
+        self.taken += other.taken;
+        self.deleted += other.deleted;
         self.failures += other.failures;
         self.unknown += other.unknown;
         self.nothing_compared += other.nothing_compared;
@@ -86,6 +95,9 @@ impl Totals {
         self.cases += 1;
         self.ops += outcome.ops;
         self.diffs += outcome.diffs;
+        self.pages += outcome.pages;
+        self.taken += outcome.taken;
+        self.deleted += outcome.deleted;
         self.digest.add(case, outcome.digest);
         match &outcome.verdict {
             Verdict::Pass => {}

@@ -14,10 +14,14 @@ pub mod cleanup;
 pub mod digest;
 pub mod doctor;
 pub mod embedded;
+pub mod finding;
 pub mod inproc;
 pub mod journal;
+pub mod nearest;
+pub mod replay;
 pub mod selftest;
 pub mod store;
 #[cfg(test)]
 mod testing;
 pub mod utc;
+pub mod wired;

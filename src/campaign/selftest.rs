@@ -47,6 +47,13 @@ impl Planted {
             Planted::Pipeline(_) => "pipeline",
         }
     }
+    /// What really shipped with it, where one thing is known, and what it does.
+    pub const fn words(self) -> (Option<&'static str>, &'static str) {
+        match self {
+            Planted::Array(bug) => (Some(bug.spec().modelled_on), bug.spec().mechanism),
+            Planted::Pipeline(bug) => (None, bug.description()),
+        }
+    }
     /// Names of the kinds it may be found as.
     pub fn kinds(self) -> &'static [&'static str] {
         match self {

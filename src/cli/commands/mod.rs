@@ -1,9 +1,12 @@
 //! One file a command. Each takes its parsed flags and answers an exit code or one line of failure.
 
+pub mod check;
 pub mod clean;
 pub mod diff;
 pub mod doctor;
+mod hunt;
 pub mod list;
+pub mod replay;
 pub mod selftest;
 pub mod serve;
 pub mod suite;
