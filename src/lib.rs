@@ -1,6 +1,9 @@
 //! `lbaudit` proves whether a storage array's changed-block answers, and the copies made from
 //! them, can be trusted.
 //!
+//! Not covered: proof of an array's correctness: a pass says that these questions got right
+//! answers, no more.
+//!
 //! # Bird's eye
 //!
 //! One vocabulary of operations, run by one interpreter against any array, judged by one oracle;

@@ -59,7 +59,7 @@ fn sources() -> Vec<(String, PathBuf, String)> {
 /// Whether the file holds nothing but tests.
 fn is_test_file(path: &Path) -> bool {
     let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let parts = ["tests", "testing", "testio", "twin", "witness", "witness_bench"];
+    let parts = ["tests", "testing", "testio", "twin", "witness", "witness_bench", "test_server"];
     parts.contains(&name.as_str()) || name.ends_with("_tests")
 }
 
@@ -173,6 +173,29 @@ fn unsafe_code_has_one_home_and_no_shell_is_started() {
     assert_eq!(
         offences(|_, _, line| shells.iter().any(|shell| line.contains(shell))),
         Vec::<String>::new()
+    );
+}
+
+#[test]
+fn every_module_says_what_it_does_not_cover() {
+    let silent: Vec<String> = sources()
+        .into_iter()
+        .filter(|(_, path, _)| !is_test_file(path))
+        .filter(|(_, _, text)| {
+            let head: Vec<&str> = text
+                .lines()
+                .skip_while(|line| !line.starts_with("//!"))
+                .take_while(|line| line.starts_with("//!"))
+                .map(|line| line.trim_start_matches("//!").trim())
+                .collect();
+            !head.join(" ").to_lowercase().contains("not covered")
+        })
+        .map(|(_, path, _)| path.display().to_string())
+        .collect();
+    assert_eq!(
+        silent,
+        Vec::<String>::new(),
+        "add a sentence `Not covered: ...` to the module docs"
     );
 }
 

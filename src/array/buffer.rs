@@ -1,4 +1,5 @@
-//! Memory that O_DIRECT accepts: aligned to a page, without `unsafe`.
+//! Memory that O_DIRECT accepts: aligned to a page, without `unsafe`. Not covered: huge pages, and
+//! buffers shared between requests.
 
 use std::ops::{Deref, DerefMut};
 

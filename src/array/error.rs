@@ -1,6 +1,7 @@
 //! Errors of the port: what a target refused or failed to do, told apart by what it means.
 //!
-//! None of them is a violation by itself; `crate::oracle` decides what an error means for the array.
+//! None of them is a violation by itself; `crate::oracle` decides what an error means for the
+//! array. Not covered: errors of set-up (TLS, tokens, daemons), which belong to the adapters.
 
 use crate::block::{ByteOffset, Lba};
 use std::fmt;

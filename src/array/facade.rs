@@ -1,5 +1,6 @@
 //! Waiting for what the array does in its own time, shared by the interpreter and by everything
-//! that touches the array outside a scenario. It reads, and handles snapshots; nothing else.
+//! that touches the array outside a scenario. It reads, and handles snapshots; nothing else. Not
+//! covered: retries of a call; adapters repeat what is safe to repeat.
 
 use super::error::ApiError;
 use super::port::{Array, Clock, SnapshotInfo, SnapshotState};

@@ -1,4 +1,5 @@
-//! The traits of the port and the plain records they exchange.
+//! The traits of the port and the plain records they exchange. Not covered: who implements them
+//! (the adapters) and what an answer means (`crate::oracle`).
 
 use super::error::{ApiError, DeviceError};
 use crate::block::{

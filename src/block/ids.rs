@@ -1,4 +1,5 @@
-//! Names of things on the array: volumes, snapshots, this tool's runs. Each its own type.
+//! Names of things on the array: volumes, snapshots, this tool's runs. Each its own type. Not
+//! covered: whether anything of that name exists.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -49,6 +49,11 @@ impl LbaSet {
     }
     /// Adds every LBA of `extent`; appending in ascending order costs amortised O(1).
     pub fn insert(&mut self, extent: Extent) {
+        // The usual case of who adds in order.
+        if self.runs.last().is_none_or(|last| last.end() < extent.start()) {
+            self.runs.push(extent);
+            return;
+        }
         // Runs that touch count as overlapping here, so that the invariant holds.
         let from = self.runs.partition_point(|run| run.end() < extent.start());
         let to = from + self.runs[from..].partition_point(|run| run.start() <= extent.end());

@@ -1,4 +1,5 @@
-//! The vocabulary: pure values that every other layer speaks. No I/O, no policy.
+//! The vocabulary: pure values that every other layer speaks. No I/O, no policy. Not covered: what
+//! any of it means to an array; nothing here is foreign or mutable state.
 
 mod bitmap;
 mod extent;

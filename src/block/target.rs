@@ -1,4 +1,5 @@
 //! What a target is and can do: geometry, capabilities, judging policy, and one page of an answer.
+//! Not covered: how a target is reached, and what its answers are worth.
 
 use super::bitmap::ChunkBitmap;
 use super::units::{BlockSize, Lba, LbaCount};

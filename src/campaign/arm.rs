@@ -3,20 +3,28 @@
 //!
 //! It is a scenario like any other: snapshots back to back, the very bytes of a few random LBAs
 //! written over themselves, a snapshot, diffs. On a device nobody else writes, no content changes.
+//! If no diff shows those writes, stamps are written instead, and the old bytes put back.
 //! It decides *identity only*: an answer that is merely wrong is a finding, not a refusal, if the
-//! device is proved otherwise. Not covered: arrays that skip identical writes on devices that
-//! nothing else identifies; they are refused, because the way round it would change contents.
+//! device is proved otherwise. Not covered: how answers are read (`super::answers`), and blocks that
+//! a killed run left stamped (`super::restore`).
 
-use crate::array::{Array, BlockDevice, Clock, Waiting};
-use crate::block::{CHUNK_LBAS, Extent, Geometry, Lba, LbaCount, LbaSet, Policy, Role};
-use crate::device::{Armed, GuardRefusal, HandshakeProof, Identified, Identity};
-use crate::engine::{Ledger, Pipeline, Sut, SutVolume, run_answered};
+use super::answers::{Phase, Reading, decide, missed, read_answers};
+use super::journal::{Journal, Saved};
+use crate::array::{Array, BlockDevice, Clock, DeviceError, Waiting};
+use crate::block::{
+    CHUNK_LBAS, Extent, Geometry, Lba, LbaCount, LbaSet, Policy, Role, RunId, VolumeUuid,
+};
+use crate::device::{
+    Armed, GuardRefusal, HandshakeProof, Identified, Identity, SavedBlocks, StampDevice,
+};
+use crate::engine::{Answers, Ledger, Pipeline, Sut, SutVolume, run_answered};
 use crate::model::Model;
-use crate::oracle::{Checks, Kind, Reason, Verdict, Violation};
+use crate::oracle::{CheckId, Checks, Reason, Verdict, Violation};
 use crate::scenario::{Header, Label, Op, Scenario};
 use crate::sync::{ChecksumMethod, CopyConfig};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::io;
+use std::path::PathBuf;
 
 /// LBAs written on each volume.
 const DRAWN: usize = 8;
@@ -36,7 +44,7 @@ pub struct ArmedPair {
     pub notes: Vec<String>,
 }
 
-/// Why the devices were not armed. Nothing was changed.
+/// Why the devices were not armed. They hold what they held, but for [`ArmError::NotRestored`].
 #[derive(Debug, thiserror::Error)]
 pub enum ArmError {
     /// A guard refused.
@@ -45,6 +53,25 @@ pub enum ArmError {
     /// The handshake could not be held.
     #[error("handshake: {0}")]
     CouldNotTest(Reason),
+    /// The old bytes could not be kept, so nothing was stamped; or it could not be noted that they
+    /// are back.
+    #[error("handshake: the journal cannot be written: {0}; free some space and start again")]
+    Journal(io::Error),
+    /// Old bytes could not be put back.
+    #[error(
+        "handshake: {} may hold stamps at {at} in place of what was there: {source}; the old bytes are in {}, and `lbaudit clean --yes` puts them back",
+        .path.display(), .journal.display()
+    )]
+    NotRestored {
+        /// The device.
+        path: PathBuf,
+        /// The LBAs.
+        at: LbaSet,
+        /// The file that has the old bytes.
+        journal: PathBuf,
+        /// What went wrong.
+        source: DeviceError,
+    },
     /// No random numbers.
     #[error("handshake: no random numbers: {0}")]
     Random(getrandom::Error),
@@ -60,144 +87,18 @@ pub struct Handshake<'a> {
     pub waiting: Waiting<'a>,
     /// The run's snapshots.
     pub ledger: &'a Ledger,
+    /// Keeps what is about to be stamped.
+    pub journal: &'a Journal,
     /// Shapes of the volumes.
     pub volumes: BTreeMap<Role, Geometry>,
 }
 
-/// What two diffs say about who is who.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Reading {
-    /// Each device is its volume.
-    Right,
-    /// Each device is the other volume.
-    Swapped,
-    /// Both devices show in both volumes: one volume behind two paths.
-    OneVolume,
-    /// One device is its volume, the other shows nothing; which, for people.
-    Half(&'static str),
-    /// Nothing shows anywhere: the array skips identical writes, or the devices are others.
-    Silent,
-    /// LBAs show that nobody wrote; the diffs cannot be trusted to tell.
-    Unclear(String),
-    /// LBAs show even before anything was written.
-    Restless(String),
-    /// A diff was not answered as it must be; the findings say how.
-    Unanswered(String),
-}
-
-/// Reads the answers: `drawn` are the LBAs rewritten on (source, target), `seen` the LBAs reported
-/// since. Answers are read in whole chunks if the policy allows no finer reading. Rewrites that do
-/// not show are legal (`oracle.md` section 2): what shows decides, and nothing else may show.
-pub fn read_answers(
-    drawn: (&LbaSet, &LbaSet),
-    seen: (&LbaSet, &LbaSet),
-    policy: Policy,
-) -> Reading {
-    let unit = match policy {
-        Policy::Exact => LbaCount::new(1),
-        Policy::Chunk | Policy::ReportOnly => LbaCount::new(CHUNK_LBAS),
-        Policy::Granule(lbas) => lbas,
-    };
-    let whole = |set: &LbaSet| set.rounded_out(unit);
-    let (a, b) = (whole(drawn.0), whole(drawn.1));
-    let (src, tgt) = (whole(seen.0), whole(seen.1));
-    let within = |seen: &LbaSet, drawn: &LbaSet| seen.difference(drawn).is_empty();
-    let shows = |seen: &LbaSet, drawn: &LbaSet| !seen.intersection(drawn).is_empty();
-    let mixed = |seen: &LbaSet| within(seen, &a.union(&b)) && shows(seen, &a) && shows(seen, &b);
-    let swapped = |set: &LbaSet| {
-        set.chunks().into_iter().fold(LbaSet::new(), |mut all, (start, bits)| {
-            all.insert_chunk(start, bits.byte_swapped());
-            all
-        })
-    };
-    // Whole chunks would hide a wrong byte order, so this is looked at bit by bit, and first.
-    let drawn_alone = (drawn.0.clone(), drawn.1.clone());
-    let big_endian = drawn_alone != (seen.0.clone(), seen.1.clone())
-        && drawn_alone == (swapped(seen.0), swapped(seen.1));
-    if big_endian {
-        unclear(drawn, seen, "; with swapped bytes they would be right: set --bitmap-order big")
-    } else if within(&src, &a) && within(&tgt, &b) {
-        match (src.is_empty(), tgt.is_empty()) {
-            (false, false) => Reading::Right,
-            (false, true) => Reading::Half("target"),
-            (true, false) => Reading::Half("source"),
-            (true, true) => Reading::Silent,
-        }
-    } else if within(&src, &b) && within(&tgt, &a) && !src.is_empty() && !tgt.is_empty() {
-        Reading::Swapped
-    } else if mixed(&src) && mixed(&tgt) {
-        Reading::OneVolume
-    } else {
-        unclear(drawn, seen, "")
-    }
-}
-
-fn unclear(drawn: (&LbaSet, &LbaSet), seen: (&LbaSet, &LbaSet), hint: &str) -> Reading {
-    Reading::Unclear(format!(
-        "written were {} on the source and {} on the target, reported are {} and {}{hint}",
-        drawn.0, drawn.1, seen.0, seen.1
-    ))
-}
-
-/// What a reading means for the devices at `one` (source) and `two` (target): a finding and a note
-/// if they may be armed. `proved` says that something else identifies both.
-///
-/// # Errors
-/// [`GuardRefusal`] if they are not what they should be, or if nothing says what they are.
-fn decide(
-    reading: Reading,
-    proved: bool,
-    (one, two): (&Path, &Path),
-) -> Result<(Option<Violation>, Option<String>), GuardRefusal> {
-    let (one, two) = (one.display(), two.display());
-    let refuse = |guard, message| Err(GuardRefusal { guard, message });
-    match reading {
-        Reading::Right => Ok((None, None)),
-        Reading::Swapped => refuse(
-            "G12",
-            format!(
-                "{one} is the target and {two} is the source: swapped; use --source-device {two} --target-device {one}"
-            ),
-        ),
-        Reading::OneVolume => refuse(
-            "G13",
-            format!(
-                "{one} and {two} are one volume behind two paths: writes to either show in both; give two volumes"
-            ),
-        ),
-        Reading::Half(silent) if !proved => refuse(
-            "G12",
-            format!(
-                "writes to the {silent} show in no diff: a wrong device, or an array that skips identical writes; nothing else identifies {one} and {two}, so they stay untouched"
-            ),
-        ),
-        Reading::Silent if !proved => refuse(
-            "G12",
-            format!(
-                "writes to {one} and {two} show in neither volume's diff: wrong devices, or an array that skips identical writes; nothing else identifies the devices, so they stay untouched"
-            ),
-        ),
-        Reading::Unclear(what) | Reading::Restless(what) | Reading::Unanswered(what) if !proved => {
-            refuse(
-                "G12",
-                format!(
-                    "the diffs cannot be trusted to identify {one} and {two}: {what}; nothing else identifies them"
-                ),
-            )
-        }
-        Reading::Half(silent) => {
-            Ok((None, Some(format!("handshake: identical writes to the {silent} show in no diff"))))
-        }
-        Reading::Silent => {
-            Ok((None, Some("handshake: identical writes show in no diff".to_owned())))
-        }
-        Reading::Unclear(what) | Reading::Restless(what) => {
-            Ok((Some(Violation::new(Kind::Leaked, format!("handshake: {what}"))), None))
-        }
-        // Its violation is among the scenario's own.
-        Reading::Unanswered(_) => Ok((None, None)),
-    }
-}
+/// A device for each of the two roles.
+type Pair<'d> = (&'d Identified, &'d Identified);
+/// The LBAs written on each of the two.
+type Drawn<'d> = (&'d LbaSet, &'d LbaSet);
+/// What the answers say of identity, and what is wrong with them.
+type Read = (Reading, Vec<Violation>);
 
 impl Handshake<'_> {
     /// Holds the handshake and arms both devices for the first `allowed` LBAs.
@@ -205,7 +106,7 @@ impl Handshake<'_> {
     /// The model goes through it too, so that what it touched is expected later.
     ///
     /// # Errors
-    /// [`ArmError`]; no content has changed.
+    /// [`ArmError`]; the contents are as they were, but for [`ArmError::NotRestored`].
     pub fn arm(
         &self,
         (source, target): (Identified, Identified),
@@ -215,17 +116,30 @@ impl Handshake<'_> {
     ) -> Result<ArmedPair, ArmError> {
         let smaller = source.len_lbas().min(target.len_lbas());
         let (a, b) = draw(smaller)?;
-        let pair = (&source, &target);
-        let (mut reading, mut findings) = self.hold(pair, (&a, &b), model, policy)?;
+        let (pair, drawn) = ((&source, &target), (&a, &b));
+        let (mut reading, mut findings) = self.rewrite(pair, drawn, model, policy)?;
         if matches!(reading, Reading::Restless(_)) {
             // A write still on its way may land once, not twice: ask again with fresh snapshots.
-            let (again, more) = self.hold(pair, (&a, &b), model, policy)?;
+            let (again, more) = self.rewrite(pair, drawn, model, policy)?;
             reading = again;
             findings.extend(more);
         }
         let proved =
             source.identity() != Identity::Undecided && target.identity() != Identity::Undecided;
-        let (finding, note) = decide(reading, proved, (source.path(), target.path()))?;
+        // An array that leaves identical writes out may leave out those of one volume only.
+        let ask_again = match reading {
+            Reading::Silent => true,
+            Reading::Half(_) => !proved,
+            _ => false,
+        };
+        let mut phase = Phase::Rewritten;
+        if ask_again {
+            phase = Phase::Stamped;
+            let (again, more) = self.stamp(pair, drawn, model, policy)?;
+            reading = again;
+            findings.extend(more);
+        }
+        let (finding, note) = decide(reading, phase, proved, (source.path(), target.path()))?;
         findings.extend(finding);
         let region = |device: &Identified| {
             let end = allowed.min(device.len_lbas());
@@ -238,19 +152,125 @@ impl Handshake<'_> {
         Ok(ArmedPair { source, target, findings, notes: note.into_iter().collect() })
     }
 
-    /// Runs the scenario and reads its answers.
-    fn hold(
+    /// Writes what is there already over itself and reads what the diffs say.
+    fn rewrite(
         &self,
-        (source, target): (&Identified, &Identified),
-        (a, b): (&LbaSet, &LbaSet),
+        (source, target): Pair<'_>,
+        drawn: Drawn<'_>,
         model: &mut Model,
         policy: Policy,
-    ) -> Result<(Reading, Vec<Violation>), ArmError> {
-        let ports = (source.handshake_port(a.clone()), target.handshake_port(b.clone()));
-        let volumes = BTreeMap::from([
-            (Role::Source, SutVolume::borrowed(source.volume(), &ports.0 as &dyn BlockDevice)),
-            (Role::Target, SutVolume::borrowed(target.volume(), &ports.1 as &dyn BlockDevice)),
-        ]);
+    ) -> Result<Read, ArmError> {
+        let ports =
+            (source.handshake_port(drawn.0.clone()), target.handshake_port(drawn.1.clone()));
+        let mut ops =
+            vec![take(0), take(1), on_target(take(2)), on_target(take(3)), diff(1, 0), diff(3, 2)];
+        ops.extend(write_each(drawn, |at| Op::Rewrite { at }));
+        ops.extend([take(4), on_target(take(5)), diff(4, 1), diff(5, 3)]);
+        let volumes = [(source.volume(), &ports.0 as _), (target.volume(), &ports.1 as _)];
+        let (verdict, answers) = self.run(volumes, ops, Checks::ALL, model);
+        let findings = findings(verdict)?;
+        let of = |snap: u32, base: u32| answers.get(&(Label(snap), Some(Label(base))));
+        let idle = (of(1, 0), of(3, 2));
+        let reading = match (idle, of(4, 1), of(5, 3)) {
+            ((Some(x), Some(y)), Some(src), Some(tgt)) if x.is_empty() && y.is_empty() => {
+                read_answers(drawn, (src, tgt), policy)
+            }
+            ((Some(x), Some(y)), Some(_), Some(_)) => Reading::Restless(format!(
+                "with nothing written, {} LBAs of the source and {} of the target are reported: somebody else writes, or the diff invents changes",
+                x.count(),
+                y.count()
+            )),
+            _ => unanswered(&findings),
+        };
+        Ok((reading, findings))
+    }
+
+    /// Writes stamps, reads what the diffs say, and puts back what was there, whatever happened.
+    /// The old bytes are in the journal before the first stamp is on a device.
+    fn stamp(
+        &self,
+        (source, target): Pair<'_>,
+        drawn: Drawn<'_>,
+        model: &mut Model,
+        policy: Policy,
+    ) -> Result<Read, ArmError> {
+        let read = |device: &Identified, at| {
+            let cannot = |error: DeviceError| Reason::Device(error.to_string());
+            device.save_blocks(at).map_err(|error| ArmError::CouldNotTest(cannot(error)))
+        };
+        let (old_source, old_target) = (read(source, drawn.0)?, read(target, drawn.1)?);
+        let ports = (
+            self.stamp_port(source, (model.run(), Role::Source), old_source)?,
+            self.stamp_port(target, (model.run(), Role::Target), old_target)?,
+        );
+        let mut ops = vec![take(0), on_target(take(1))];
+        ops.extend(write_each(drawn, |at| Op::Write { at }));
+        ops.extend([take(2), on_target(take(3)), diff(2, 0), diff(3, 1)]);
+        let volumes = [(source.volume(), &ports.0 as _), (target.volume(), &ports.1 as _)];
+        // A diff that misses stamps must not keep the other one from being asked.
+        let checks = Checks::ALL.without(CheckId::Missed);
+        let (verdict, answers) = self.run(volumes, ops, checks, model);
+        let back =
+            [self.put_back(source, &ports.0, drawn.0), self.put_back(target, &ports.1, drawn.1)];
+        for failed in back {
+            failed?;
+        }
+        for (role, snap, at) in [(Role::Source, 0, drawn.0), (Role::Target, 1, drawn.1)] {
+            model.put_back(Label(snap), at);
+            model.apply(role, &Op::Flush);
+        }
+        let mut findings = findings(verdict)?;
+        let of = |snap: u32, base: u32| answers.get(&(Label(snap), Some(Label(base))));
+        let reading = match (of(2, 0), of(3, 1)) {
+            (Some(src), Some(tgt)) => {
+                findings.extend(missed("source", drawn.0, src));
+                findings.extend(missed("target", drawn.1, tgt));
+                read_answers(drawn, (src, tgt), policy)
+            }
+            _ => unanswered(&findings),
+        };
+        Ok((reading, findings))
+    }
+
+    fn stamp_port<'d>(
+        &self,
+        device: &'d Identified,
+        owner: (RunId, Role),
+        old: SavedBlocks,
+    ) -> Result<StampDevice<'d>, ArmError> {
+        let keep = |blocks: &SavedBlocks| {
+            let (volume, role, blocks) = (device.volume(), owner.1, blocks.clone());
+            let device = std::path::absolute(device.path())?;
+            self.journal.save_blocks(Saved { volume, role, device, blocks })
+        };
+        device.stamp_port(owner, old, keep).map_err(ArmError::Journal)
+    }
+
+    fn put_back(
+        &self,
+        device: &Identified,
+        port: &StampDevice<'_>,
+        at: &LbaSet,
+    ) -> Result<(), ArmError> {
+        port.restore(at).map_err(|source| ArmError::NotRestored {
+            path: device.path().to_owned(),
+            at: at.clone(),
+            journal: self.journal.path().to_owned(),
+            source,
+        })?;
+        self.journal.blocks_restored(device.volume()).map_err(ArmError::Journal)
+    }
+
+    /// Runs the operations on the two volumes. Identity is read from the answers; over-reporting
+    /// is the suite's business.
+    fn run(
+        &self,
+        [source, target]: [(VolumeUuid, &dyn BlockDevice); 2],
+        ops: Vec<Op>,
+        checks: Checks,
+        model: &mut Model,
+    ) -> (Verdict, Answers) {
+        let header = Header::new(self.volumes.clone(), Policy::ReportOnly, "handshake");
         let pipeline = Pipeline {
             copy: CopyConfig::default(),
             checksum: ChecksumMethod::Direct,
@@ -260,56 +280,51 @@ impl Handshake<'_> {
         };
         let mut sut = Sut {
             array: self.array,
-            volumes,
+            volumes: BTreeMap::from([
+                (Role::Source, SutVolume::borrowed(source.0, source.1)),
+                (Role::Target, SutVolume::borrowed(target.0, target.1)),
+            ]),
             clock: self.clock,
             waiting: self.waiting,
             ledger: self.ledger,
             pipeline,
-            checks: Checks::ALL,
+            checks,
         };
-        let (verdict, answers) = run_answered(&self.scenario(a, b), model, &mut sut, &mut |_| {});
-        let findings = match verdict {
-            Verdict::Pass => Vec::new(),
-            Verdict::Fail(violations) => violations,
-            Verdict::Unknown(reason) => return Err(ArmError::CouldNotTest(reason)),
-        };
-        let of = |snap: u32, base: u32| answers.get(&(Label(snap), Some(Label(base))));
-        let idle = (of(1, 0), of(3, 2));
-        let reading = match (idle, of(4, 1), of(5, 3)) {
-            ((Some(x), Some(y)), Some(src), Some(tgt)) if x.is_empty() && y.is_empty() => {
-                read_answers((a, b), (src, tgt), policy)
-            }
-            ((Some(x), Some(y)), Some(_), Some(_)) => Reading::Restless(format!(
-                "with nothing written, {} LBAs of the source and {} of the target are reported: somebody else writes, or the diff invents changes",
-                x.count(),
-                y.count()
-            )),
-            _ => Reading::Unanswered(
-                findings.first().map_or("no answer".to_owned(), ToString::to_string),
-            ),
-        };
-        Ok((reading, findings))
+        run_answered(&Scenario::new(header, ops), model, &mut sut, &mut |_| {})
     }
+}
 
-    fn scenario(&self, a: &LbaSet, b: &LbaSet) -> Scenario {
-        let take = |label: u32| Op::Take { label: Label(label), wait: true };
-        let on = |op: Op| Op::On { volume: Role::Target, op: Box::new(op) };
-        let diff = |snap: u32, base: u32| Op::Diff {
-            snap: Label(snap),
-            base: Some(Label(base)),
-            from: Lba::new(0),
-            between_pages: None,
-        };
-        let mut ops = vec![take(0), take(1), on(take(2)), on(take(3)), diff(1, 0), diff(3, 2)];
-        ops.extend(a.runs().iter().map(|at| Op::Rewrite { at: *at }));
-        ops.push(Op::Flush);
-        ops.extend(b.runs().iter().map(|at| on(Op::Rewrite { at: *at })));
-        ops.push(on(Op::Flush));
-        ops.extend([take(4), on(take(5)), diff(4, 1), diff(5, 3)]);
-        // Identity is read from the answers; over-reporting is the suite's business.
-        let header = Header::new(self.volumes.clone(), Policy::ReportOnly, "handshake");
-        Scenario::new(header, ops)
+fn take(label: u32) -> Op {
+    Op::Take { label: Label(label), wait: true }
+}
+
+fn on_target(op: Op) -> Op {
+    Op::On { volume: Role::Target, op: Box::new(op) }
+}
+
+fn diff(snap: u32, base: u32) -> Op {
+    Op::Diff { snap: Label(snap), base: Some(Label(base)), from: Lba::new(0), between_pages: None }
+}
+
+/// Writes to the drawn LBAs of both volumes, and flushes.
+fn write_each((a, b): Drawn<'_>, write: fn(Extent) -> Op) -> Vec<Op> {
+    let mut ops: Vec<Op> = a.runs().iter().map(|at| write(*at)).collect();
+    ops.push(Op::Flush);
+    ops.extend(b.runs().iter().map(|at| on_target(write(*at))));
+    ops.push(on_target(Op::Flush));
+    ops
+}
+
+fn findings(verdict: Verdict) -> Result<Vec<Violation>, ArmError> {
+    match verdict {
+        Verdict::Pass => Ok(Vec::new()),
+        Verdict::Fail(violations) => Ok(violations),
+        Verdict::Unknown(reason) => Err(ArmError::CouldNotTest(reason)),
     }
+}
+
+fn unanswered(findings: &[Violation]) -> Reading {
+    Reading::Unanswered(findings.first().map_or("no answer".to_owned(), ToString::to_string))
 }
 
 /// Draws the LBAs for both volumes: no two in one chunk, none near the ends.
@@ -337,102 +352,5 @@ fn draw(len: LbaCount) -> Result<(LbaSet, LbaSet), ArmError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn set(lbas: &[u64]) -> LbaSet {
-        lbas.iter().map(|&lba| Extent::lbas(lba, 1)).collect()
-    }
-
-    #[test]
-    fn drawn_lbas_lie_apart_and_away_from_the_ends() {
-        for _ in 0..200 {
-            let (a, b) = draw(LbaCount::mib(2048)).expect("random numbers");
-            assert_eq!((a.count().get(), b.count().get()), (8, 8));
-            let chunks: BTreeSet<u64> =
-                a.union(&b).chunks().iter().map(|(at, _)| at.get()).collect();
-            assert_eq!(chunks.len(), 16);
-            let (first, last) = (LbaCount::mib(65).get(), LbaCount::mib(2048 - 65).get());
-            assert!(
-                a.union(&b)
-                    .runs()
-                    .iter()
-                    .all(|run| run.start().get() >= first && run.end().get() <= last)
-            );
-        }
-    }
-
-    #[test]
-    fn each_constellation_is_read_for_what_it_is() {
-        let (a, b) = (set(&[100, 300]), set(&[700, 900]));
-        let both = a.union(&b);
-        let none = LbaSet::new();
-        let read = |src: &LbaSet, tgt: &LbaSet| read_answers((&a, &b), (src, tgt), Policy::Exact);
-        assert_eq!(read(&a, &b), Reading::Right);
-        assert_eq!(read(&b, &a), Reading::Swapped);
-        assert_eq!(read(&both, &both), Reading::OneVolume);
-        assert_eq!(read(&none, &none), Reading::Silent);
-        for (src, tgt) in [(&both, &b), (&set(&[100, 101]), &b), (&none, &a), (&b, &none)] {
-            assert!(matches!(read(src, tgt), Reading::Unclear(_)), "{src:?} {tgt:?}");
-        }
-    }
-
-    #[test]
-    fn rewrites_that_do_not_show_change_no_reading() {
-        let (a, b) = (set(&[100, 300]), set(&[700, 900]));
-        let (some_a, some_b, none) = (set(&[300]), set(&[700]), LbaSet::new());
-        let read = |src: &LbaSet, tgt: &LbaSet| read_answers((&a, &b), (src, tgt), Policy::Exact);
-        assert_eq!(read(&some_a, &some_b), Reading::Right);
-        assert_eq!(read(&a, &some_b), Reading::Right);
-        assert_eq!(read(&some_a, &none), Reading::Half("target"));
-        assert_eq!(read(&none, &b), Reading::Half("source"));
-        assert_eq!(read(&some_b, &some_a), Reading::Swapped);
-        let mixed = set(&[100, 900]);
-        assert_eq!(read(&mixed, &mixed), Reading::OneVolume);
-    }
-
-    #[test]
-    fn what_nobody_wrote_is_leaked_on_proved_devices_and_refused_on_others() {
-        let paths = (Path::new("/dev/a"), Path::new("/dev/b"));
-        let extra = || [Reading::Unclear("x".into()), Reading::Restless("x".into())];
-        for reading in extra() {
-            let (finding, note) = decide(reading, true, paths).expect("armed");
-            assert_eq!(finding.map(|found| found.kind), Some(Kind::Leaked));
-            assert_eq!(note, None);
-        }
-        for reading in [Reading::Half("target"), Reading::Silent] {
-            let (finding, note) = decide(reading, true, paths).expect("armed");
-            assert!(
-                finding.is_none() && note.is_some_and(|note| note.contains("identical writes"))
-            );
-        }
-        let unproved = [Reading::Half("source"), Reading::Silent, Reading::Unanswered("x".into())];
-        for reading in extra().into_iter().chain(unproved) {
-            let refused = decide(reading.clone(), false, paths).expect_err("refused");
-            assert_eq!(refused.guard, "G12", "{reading:?}");
-        }
-        for (reading, guard) in [(Reading::Swapped, "G12"), (Reading::OneVolume, "G13")] {
-            let refused = decide(reading, true, paths).expect_err("refused whatever else is known");
-            assert_eq!(refused.guard, guard);
-        }
-        assert_eq!(decide(Reading::Right, false, paths), Ok((None, None)));
-    }
-
-    #[test]
-    fn a_tracker_of_whole_chunks_is_read_in_whole_chunks() {
-        let (a, b) = (set(&[100]), set(&[700]));
-        let wide = |set: &LbaSet| set.rounded_out(LbaCount::new(64));
-        let read = |policy| read_answers((&a, &b), (&wide(&a), &wide(&b)), policy);
-        assert_eq!(read(Policy::Chunk), Reading::Right);
-        assert!(matches!(read(Policy::Exact), Reading::Unclear(_)));
-    }
-
-    #[test]
-    fn swapped_bytes_are_pointed_out() {
-        let (a, b) = (set(&[64]), set(&[128]));
-        for policy in [Policy::Exact, Policy::Chunk] {
-            let reading = read_answers((&a, &b), (&set(&[120]), &set(&[184])), policy);
-            assert!(matches!(reading, Reading::Unclear(why) if why.contains("--bitmap-order big")));
-        }
-    }
-}
+#[path = "arm_tests.rs"]
+mod tests;

@@ -2,10 +2,12 @@
 //!
 //! They are found by name, so a lost journal loses nothing: a [`SnapshotName`] carries the run and a
 //! check character. Before each delete the array is asked again, and only a snapshot that still has
-//! our name and still is of the same volume is deleted. Snapshots of a run that goes on stay.
+//! our name and still is of the same volume is deleted; where the run's journal is here, it must
+//! name the snapshot too. Snapshots of a run that goes on stay.
 //! Not covered: mounts and loop devices (they belong to the simulator).
 
-use super::store::{RunState, run_state};
+use super::journal;
+use super::store::{JOURNAL, RunState, run_folders, run_state};
 use super::utc;
 use crate::array::{ApiError, Array, Clock, SnapshotState, Waiting, delete_and_wait, wait_gone};
 use crate::block::{RunId, SnapshotName, SnapshotUuid, VolumeUuid};
@@ -44,6 +46,23 @@ impl Runs<'_> {
                 self.root.display()
             )),
         }
+    }
+
+    /// Why the journal of the run that `leftover` is named after speaks against deleting it. A
+    /// journal that is lost or damaged says nothing: then the name decides.
+    fn denies(&self, leftover: &Leftover) -> Option<String> {
+        let run = leftover.name.run();
+        let folders = run_folders(self.root).ok()?;
+        let (_, folder) = folders.into_iter().find(|(found, _)| *found == run)?;
+        let path = folder.join(JOURNAL);
+        let records = journal::read(&path).ok().filter(|records| records.run == Some(run))?;
+        let named = records.names(leftover.name, leftover.volume, leftover.snapshot);
+        (!named).then(|| {
+            format!(
+                "run {run} did not make it, says {}: somebody else gave it that name; delete it by other means if it may go",
+                path.display()
+            )
+        })
     }
 }
 
@@ -150,7 +169,7 @@ fn delete_one(
     leftover: &Leftover,
 ) -> Result<(), String> {
     // Asked now, not when it was listed: a run may have started since.
-    if let Some(why) = runs.keeps(leftover.name.run()) {
+    if let Some(why) = runs.keeps(leftover.name.run()).or_else(|| runs.denies(leftover)) {
         return Err(why);
     }
     let info = match array.snapshot(leftover.snapshot) {
@@ -252,6 +271,37 @@ mod tests {
         let own = Runs { own: Some(alive), ..runs };
         assert!(delete_all(&array, own, &found[..1]).is_empty(), "a run may clean up after itself");
         assert!(array.names().is_empty());
+    }
+
+    #[test]
+    fn a_journal_that_is_there_must_name_the_snapshot() {
+        use crate::campaign::journal::{Journal, Journalled};
+        let root = tempfile::tempdir().expect("a folder");
+        let run = RunId::from_u128(1);
+        let folder = RunFolder::create(root.path(), run, UNIX_EPOCH).expect("a folder");
+        let path = folder.path().join(JOURNAL);
+        let journal = Journal::create(&path, run).expect("a journal");
+        let array = TestArray::default();
+        let name = |seq| SnapshotName::new(run, seq);
+        let ours = Journalled::new(&array, &journal).create_snapshot(VOLUME, name(1));
+        ours.expect("made");
+        // The same name on another volume, a name never given, and a second one of our name.
+        array.put(&name(1).to_string(), OTHER);
+        array.put(&name(2).to_string(), VOLUME);
+        array.put(&name(1).to_string(), VOLUME);
+        drop(folder);
+        let runs = Runs { root: root.path(), own: None, delete_unknown: false };
+        let found = list(&array, &[], runs);
+        let left = delete_all(&array, runs, &found);
+        assert_eq!((found.len(), left.len()), (4, 3));
+        assert!(left.iter().all(|left| left.why.contains("did not make it")), "{left:?}");
+        assert_eq!(array.inner().snapshots.len(), 3);
+        std::fs::write(&path, "damaged\ndamaged\n").expect("written");
+        assert_eq!(delete_all(&array, runs, &left_over(&left)), [], "a lost one says nothing");
+    }
+
+    fn left_over(left: &[NotDeleted]) -> Vec<Leftover> {
+        left.iter().map(|left| left.leftover.clone()).collect()
     }
 
     #[test]

@@ -36,9 +36,10 @@ pub struct InProcessConfig {
     pub pipeline_bugs: PipelineBugs,
 }
 
-/// A simulated array with two volumes and everything a scenario needs.
+/// A simulated array with its volumes and everything a scenario needs.
 pub struct InProcess {
-    config: InProcessConfig,
+    shapes: BTreeMap<Role, Geometry>,
+    pipeline_bugs: PipelineBugs,
     array: SimArray,
     clock: Arc<VirtualClock>,
     ledger: Ledger,
@@ -47,50 +48,95 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    /// Sets the array up, with empty volumes.
+    /// Sets the array up, with an empty source and target.
     ///
     /// # Errors
     /// The simulator's, if the size is none.
     pub fn new(config: InProcessConfig, run: RunId) -> Result<InProcess, SimError> {
-        let clock = Arc::new(VirtualClock::new());
-        let waits = config.pipeline_bugs.has(crate::sync::PipelineBug::ReadsBeforeAvailable);
+        let shape = Geometry { block: config.block, len: config.len, fresh: true };
+        let shapes = [(Role::Source, shape), (Role::Target, shape)].into();
         let sim = SimConfig {
             block: config.block,
             page_limit: config.page_limit,
-            create_delay: DELAY,
-            delete_delay: DELAY,
-            partial_diff_while_creating: waits,
-            bugs: config.array_bugs.clone(),
+            bugs: config.array_bugs,
             ..SimConfig::default()
         };
-        let array = SimArray::new(sim, clock.clone());
-        let mut volumes = BTreeMap::new();
-        for (role, name) in [(Role::Source, "vol-src"), (Role::Target, "vol-dst")] {
-            volumes.insert(role, array.create_volume(name, config.len, None)?);
-        }
-        let stop = AtomicBool::new(false);
-        Ok(InProcess { config, array, clock, ledger: Ledger::new(run), volumes, stop })
+        InProcess::build(sim, shapes, config.pipeline_bugs, run)
     }
 
-    /// The world that a scenario's header describes: sizes, page limit, planted bugs of both sides.
-    /// Names of bugs that nobody knows plant nothing; the command line refuses them earlier.
+    /// The world that a scenario's header describes: volumes and their past, page limit, freedoms,
+    /// planted bugs of both sides. All volumes have the source's block size. Names of bugs that
+    /// nobody knows plant nothing; the command line refuses them earlier.
     ///
     /// # Errors
     /// The simulator's, if a size is none.
     pub fn of_header(header: &Header, run: RunId) -> Result<InProcess, SimError> {
-        let shape = header.volumes.get(&Role::Source);
-        let config = InProcessConfig {
-            len: shape.map_or(LbaCount::ZERO, |shape| shape.len),
-            block: shape.map_or(BlockSize::SMALLEST, |shape| shape.block),
+        InProcess::of_header_storing(header, run, true)
+    }
+
+    /// As [`InProcess::of_header`], but without contents: whatever is written is tracked only, so
+    /// that diffs can be judged at full speed and nothing can be read or copied.
+    ///
+    /// # Errors
+    /// The simulator's, if a size is none.
+    pub fn without_contents(header: &Header, run: RunId) -> Result<InProcess, SimError> {
+        InProcess::of_header_storing(header, run, false)
+    }
+
+    fn of_header_storing(
+        header: &Header,
+        run: RunId,
+        contents: bool,
+    ) -> Result<InProcess, SimError> {
+        let source = header.volumes.get(&Role::Source);
+        let sim = SimConfig {
+            block: source.map_or(BlockSize::SMALLEST, |shape| shape.block),
             page_limit: header.page_limit.unwrap_or(10_000),
-            array_bugs: header.planted.iter().filter_map(|name| Bug::from_name(name)).collect(),
-            pipeline_bugs: header
-                .planted
-                .iter()
-                .filter_map(|name| PipelineBug::from_name(name))
-                .collect(),
+            clone_full_diff: header.clone_full_diff,
+            rollback: header.rollback,
+            bugs: header.planted.iter().filter_map(|name| Bug::from_name(name)).collect(),
+            freedoms: header.freedoms,
+            contents,
+            ..SimConfig::default()
         };
-        InProcess::new(config, run)
+        let pipeline_bugs =
+            header.planted.iter().filter_map(|name| PipelineBug::from_name(name)).collect();
+        let made = InProcess::build(sim, header.volumes.clone(), pipeline_bugs, run)?;
+        for (role, uuid) in &made.volumes {
+            if made.shapes.get(role).is_some_and(|shape| !shape.fresh) {
+                let which = Role::ALL.iter().position(|known| known == role).unwrap_or(0);
+                made.array.age(*uuid, header.freedoms.seed.wrapping_add(which as u64))?;
+            }
+        }
+        Ok(made)
+    }
+
+    fn build(
+        sim: SimConfig,
+        shapes: BTreeMap<Role, Geometry>,
+        pipeline_bugs: PipelineBugs,
+        run: RunId,
+    ) -> Result<InProcess, SimError> {
+        let clock = Arc::new(VirtualClock::new());
+        let sim = SimConfig {
+            create_delay: DELAY,
+            delete_delay: DELAY,
+            partial_diff_while_creating: pipeline_bugs.has(PipelineBug::ReadsBeforeAvailable),
+            ..sim
+        };
+        let array = SimArray::new(sim, clock.clone());
+        let mut volumes = BTreeMap::new();
+        for (role, shape) in &shapes {
+            let name = match role {
+                Role::Source => "vol-src",
+                Role::Target => "vol-dst",
+                Role::Neighbour => "vol-nbr",
+                Role::Clone => "vol-cln",
+            };
+            volumes.insert(*role, array.create_volume(name, shape.len, None)?);
+        }
+        let (stop, ledger) = (AtomicBool::new(false), Ledger::new(run));
+        Ok(InProcess { shapes, pipeline_bugs, array, clock, ledger, volumes, stop })
     }
 
     /// The simulated array itself.
@@ -105,14 +151,13 @@ impl InProcess {
 
     /// Shapes of the volumes.
     pub fn shapes(&self) -> BTreeMap<Role, Geometry> {
-        let shape = Geometry { block: self.config.block, len: self.config.len, fresh: true };
-        self.volumes.keys().map(|role| (*role, shape)).collect()
+        self.shapes.clone()
     }
 
     /// A shadow model of the array as it was set up.
     pub fn model(&self) -> Model {
         let capabilities = crate::array::Array::capabilities(&self.array);
-        Model::new(self.ledger.run(), &self.shapes(), capabilities)
+        Model::new(self.ledger.run(), &self.shapes, capabilities)
     }
 
     /// The array as a system under test.
@@ -130,7 +175,7 @@ impl InProcess {
             waiting: Waiting { available: PATIENCE, gone: PATIENCE, stop: &self.stop },
             ledger: &self.ledger,
             pipeline: Pipeline {
-                copy: CopyConfig { workers: 1, bugs: self.config.pipeline_bugs },
+                copy: CopyConfig { workers: 1, bugs: self.pipeline_bugs },
                 checksum: ChecksumMethod::Direct,
                 limit_to: None,
                 max_full_sync: None,

@@ -1,4 +1,5 @@
-//! The journal of one run: which snapshots it was about to make, made, and saw gone.
+//! The journal of one run: which snapshots it was about to make, made, and saw gone; and the bytes
+//! that the handshake was about to put stamps over.
 //!
 //! Append-only lines of JSON, each with its own CRC-32, mode 0600. The intent is on disk before
 //! the array is asked, so that after any crash every snapshot of the run is either gone or listed
@@ -8,13 +9,14 @@
 use super::store::{create_private, sync_folder};
 use crate::array::{ApiError, Array, SnapshotInfo, SnapshotState, VolumeInfo};
 use crate::block::{
-    Capabilities, Lba, LbaCount, Page, RunId, SnapshotName, SnapshotUuid, VolumeUuid,
+    Capabilities, Lba, LbaCount, Page, Role, RunId, SnapshotName, SnapshotUuid, VolumeUuid,
 };
+use crate::device::SavedBlocks;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One thing worth remembering. Strict: an unknown field or event is an error.
@@ -52,6 +54,28 @@ pub enum Entry {
         /// The identity.
         snapshot: SnapshotUuid,
     },
+    /// These blocks are about to be stamped; this is what they hold.
+    Saved(Saved),
+    /// They hold it again, or somebody else wrote there since.
+    Restored {
+        /// The volume.
+        volume: VolumeUuid,
+    },
+}
+
+/// Blocks of one volume before the handshake put stamps over them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Saved {
+    /// The volume.
+    pub volume: VolumeUuid,
+    /// Its role in the run, which its stamps carry.
+    pub role: Role,
+    /// The device it was reached by, as the user gave it, but absolute.
+    pub device: PathBuf,
+    /// The bytes.
+    #[serde(with = "as_blocks")]
+    pub blocks: SavedBlocks,
 }
 
 /// The version of the format this code writes and reads.
@@ -75,6 +99,32 @@ mod as_text {
         D: Deserializer<'de>,
     {
         String::deserialize(from)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Serde for saved blocks: LBA and Base64 of the bytes.
+mod as_blocks {
+    use crate::block::Lba;
+    use crate::device::SavedBlocks;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+    use std::collections::BTreeMap;
+
+    pub(super) fn serialize<S: Serializer>(blocks: &SavedBlocks, to: S) -> Result<S::Ok, S::Error> {
+        let text: BTreeMap<u64, String> =
+            blocks.iter().map(|(lba, bytes)| (lba.get(), STANDARD.encode(bytes))).collect();
+        text.serialize(to)
+    }
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SavedBlocks, D::Error> {
+        let mut blocks = SavedBlocks::default();
+        for (lba, text) in BTreeMap::<u64, String>::deserialize(from)? {
+            let bytes = STANDARD.decode(text).map_err(de::Error::custom)?;
+            if !blocks.insert(Lba::new(lba), &bytes) {
+                return Err(de::Error::custom("a saved block is not one block long"));
+            }
+        }
+        Ok(blocks)
     }
 }
 
@@ -109,6 +159,7 @@ fn decode(line: &[u8]) -> Result<Entry, String> {
 #[derive(Debug)]
 pub struct Journal {
     run: RunId,
+    path: PathBuf,
     inner: Mutex<Inner>,
 }
 
@@ -129,7 +180,7 @@ impl Journal {
     pub fn create(path: &Path, run: RunId) -> io::Result<Journal> {
         let file = create_private(path)?;
         let inner = Mutex::new(Inner { file, broken: None, open: BTreeMap::new() });
-        let journal = Journal { run, inner };
+        let journal = Journal { run, path: path.to_owned(), inner };
         journal.lock().append(&Entry::Run { v: VERSION, run, pid: std::process::id() })?;
         if let Some(folder) = path.parent() {
             sync_folder(folder)?;
@@ -140,6 +191,27 @@ impl Journal {
     /// The run it belongs to.
     pub fn run(&self) -> RunId {
         self.run
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Keeps what blocks hold that are about to be stamped; on disk when it returns.
+    ///
+    /// # Errors
+    /// When it cannot be made durable: then nothing may be stamped.
+    pub fn save_blocks(&self, saved: Saved) -> io::Result<()> {
+        self.lock().append(&Entry::Saved(saved))
+    }
+
+    /// Notes that the saved blocks of `volume` hold their bytes again.
+    ///
+    /// # Errors
+    /// When it cannot be written; then they stay listed, which is harmless.
+    pub fn blocks_restored(&self, volume: VolumeUuid) -> io::Result<()> {
+        self.lock().append(&Entry::Restored { volume })
     }
 
     /// Snapshots this run made and did not yet see gone.
@@ -182,6 +254,10 @@ pub struct Records {
     pub run: Option<RunId>,
     /// Snapshots that may still exist, in the order they were asked for.
     pub open: Vec<OpenSnapshot>,
+    /// Everything it ever meant to make: the names, and the identity where the array told one.
+    pub named: BTreeMap<(SnapshotName, VolumeUuid), Option<SnapshotUuid>>,
+    /// Blocks that were about to be stamped and are not known to be put back.
+    pub stamped: Vec<Saved>,
     /// Whether the last line was torn, and left out.
     pub torn: bool,
 }
@@ -244,7 +320,31 @@ pub fn parse(bytes: &[u8]) -> Result<Records, (usize, String)> {
     Ok(records)
 }
 
+/// Notes in the journal of a run that has ended that nothing of its stamps is left on `volume`.
+///
+/// # Errors
+/// When the journal cannot be read or written.
+pub fn note_restored(path: &Path, volume: VolumeUuid) -> io::Result<()> {
+    let bytes = fs::read(path)?;
+    let torn = parse(&bytes).map_err(|(_, why)| io::Error::other(why))?.torn;
+    let mut file = File::options().append(true).open(path)?;
+    if torn {
+        // What a crash left of the last line says nothing, and nothing may follow it.
+        let body = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        let end = body.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at as u64 + 1);
+        file.set_len(end)?;
+    }
+    file.write_all(&encode(&Entry::Restored { volume })?)?;
+    file.sync_data()
+}
+
 impl Records {
+    /// Whether the run meant to make this snapshot: its name, of this volume, and of this identity
+    /// if the array told one.
+    pub fn names(&self, name: SnapshotName, volume: VolumeUuid, snapshot: SnapshotUuid) -> bool {
+        self.named.get(&(name, volume)).is_some_and(|told| told.is_none_or(|uuid| uuid == snapshot))
+    }
+
     fn add(&mut self, entry: Entry) -> Result<(), String> {
         match entry {
             Entry::Run { v, .. } if v != VERSION => return Err(format!("unknown version {v}")),
@@ -252,13 +352,17 @@ impl Records {
             Entry::Run { run, .. } => self.run = Some(run),
             Entry::Intent { name, volume } => {
                 self.open.push(OpenSnapshot { name, volume, uuid: None });
+                self.named.insert((name, volume), None);
             }
             Entry::Created { name, snapshot } => {
                 let open = self.open.iter_mut().rfind(|open| open.name == name);
-                open.ok_or_else(|| format!("{name} was made without intent"))?.uuid =
-                    Some(snapshot);
+                let open = open.ok_or_else(|| format!("{name} was made without intent"))?;
+                open.uuid = Some(snapshot);
+                self.named.insert((name, open.volume), Some(snapshot));
             }
             Entry::Deleted { snapshot } => self.open.retain(|open| open.uuid != Some(snapshot)),
+            Entry::Saved(saved) => self.stamped.push(saved),
+            Entry::Restored { volume } => self.stamped.retain(|saved| saved.volume != volume),
         }
         Ok(())
     }

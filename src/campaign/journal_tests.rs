@@ -146,7 +146,7 @@ fn without_a_journal_the_array_is_not_asked() {
     // Every write to /dev/full answers "no space left".
     let file = File::options().write(true).open("/dev/full").expect("Linux has it");
     let inner = Mutex::new(Inner { file, broken: None, open: BTreeMap::new() });
-    let journal = Journal { run, inner };
+    let journal = Journal { run, path: PathBuf::new(), inner };
     let array = TestArray::default();
     let kept = Journalled::new(&array, &journal);
     for _ in 0..2 {
@@ -254,4 +254,44 @@ fn unknown_versions_events_and_fields_are_refused() {
     {
         assert!(refused(text.replace(from, to).as_bytes()), "{from} -> {to}");
     }
+}
+
+fn saved(volume: VolumeUuid) -> Saved {
+    let mut blocks = SavedBlocks::default();
+    assert!(blocks.insert(Lba::new(300), &[7; 4096]));
+    assert!(!blocks.insert(Lba::new(301), &[7; 512]), "not a whole block");
+    Saved { volume, role: Role::Target, device: "/dev/nvme0n1".into(), blocks }
+}
+
+#[test]
+fn saved_blocks_stay_listed_until_they_are_put_back() {
+    let (_folder, path, journal) = started();
+    let other = VolumeUuid::from_u128(2);
+    journal.save_blocks(saved(VOLUME)).expect("kept");
+    journal.save_blocks(saved(other)).expect("kept");
+    assert_eq!(read(&path).expect("readable").stamped, [saved(VOLUME), saved(other)]);
+    journal.blocks_restored(VOLUME).expect("noted");
+    assert_eq!(read(&path).expect("readable").stamped, [saved(other)]);
+    drop(journal);
+    // A later `clean` notes it too, also behind a torn line.
+    let mut bytes = fs::read(&path).expect("readable");
+    bytes.extend_from_slice(b"{\"crc32\":1");
+    fs::write(&path, bytes).expect("written");
+    note_restored(&path, other).expect("noted");
+    let records = read(&path).expect("readable");
+    assert_eq!((records.stamped, records.torn), (Vec::new(), false));
+}
+
+#[test]
+fn a_saved_block_of_another_length_is_not_believed() {
+    let line = |blocks: &str| {
+        let entry = format!(
+            "{{\"saved\":{{\"volume\":\"{VOLUME}\",\"role\":\"source\",\"device\":\"/dev/x\",\"blocks\":{blocks}}}}}"
+        );
+        let text = format!("{{\"crc32\":{},\"entry\":{entry}}}", crc32(entry.as_bytes()));
+        decode(text.as_bytes())
+    };
+    assert!(line("{}").is_ok());
+    assert!(line("{\"3\":\"AAAA\"}").expect_err("three bytes").contains("one block long"));
+    assert!(line("{\"3\":\"!\"}").is_err());
 }

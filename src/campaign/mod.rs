@@ -2,8 +2,10 @@
 //! preflight, and the simulator a run brings along.
 //!
 //! Nothing here runs a scenario's operations; what touches the array outside of scenarios goes
-//! through `crate::array`'s facade.
+//! through `crate::array`'s facade. Not covered: the scenarios themselves (`crate::suite`,
+//! `crate::engine`) and how results look (`crate::report`).
 
+pub mod answers;
 pub mod arm;
 #[cfg(test)]
 mod attached_tests;
@@ -19,6 +21,7 @@ pub mod inproc;
 pub mod journal;
 pub mod nearest;
 pub mod replay;
+pub mod restore;
 pub mod selftest;
 pub mod store;
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! UTC dates without a calendar library: names of run folders, and the age of a snapshot.
 //!
 //! Days are counted in the proleptic Gregorian calendar (Howard Hinnant, "chrono-compatible
-//! low-level date algorithms"). Leap seconds do not exist here, as in Unix time.
+//! low-level date algorithms"). Leap seconds do not exist here, as in Unix time. Not covered: other
+//! time zones, and years beyond four digits.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,6 @@
 //! The command line as clap sees it. Only shapes; what belongs together is checked in
-//! [`super::config`].
+//! [`super::config`]. Not covered: defaults that depend on the target, and files or the environment
+//! beyond clap's own.
 
 use super::config::{Seconds, Size};
 use crate::block::{BitmapOrder, Policy, VolumeUuid};

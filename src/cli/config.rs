@@ -1,4 +1,5 @@
-//! From parsed flags to a checked configuration. Pure: reads no file, no environment, no clock.
+//! From parsed flags to a checked configuration. Pure: reads no file, no environment, no clock. Not
+//! covered: whether endpoints, files, devices and volumes exist.
 
 use super::args::{Backend, ChecksumArg, SuiteArgs, TargetArgs};
 use super::select::Selection;

@@ -1,4 +1,5 @@
-//! From a checked configuration to a client of an array.
+//! From a checked configuration to a client of an array. Not covered: whether the array answers;
+//! the first call finds out.
 
 use super::Context;
 use super::config::{Connection, Token as TokenSource};

@@ -1,4 +1,5 @@
-//! Exit codes, their precedence and their folding into the original suite's.
+//! Exit codes, their precedence and their folding into the original suite's. Not covered: ending
+//! the process, which `main` does alone.
 
 use crate::suite::{Outcome, SuiteSummary};
 

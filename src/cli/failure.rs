@@ -1,4 +1,5 @@
-//! How a command fails: one line for the user and the exit code that goes with it.
+//! How a command fails: one line for the user and the exit code that goes with it. Not covered:
+//! violations, which are results and not failures.
 
 use super::config::ConfigError;
 use super::exit::Exit;

@@ -2,7 +2,7 @@
 //!
 //! No other layer reads the environment, ends the process or (with `crate::report`) prints.
 //! Arguments go through three stages: shapes ([`args`]), a checked configuration ([`config`]), the
-//! command itself ([`commands`]).
+//! command itself ([`commands`]). Not covered: what the commands do; each has its file.
 
 pub mod args;
 pub mod commands;

@@ -1,4 +1,5 @@
-//! Which of the fixed tests run: names, numbers, globs, groups.
+//! Which of the fixed tests run: names, numbers, globs, groups. Not covered: what the tests are
+//! (`crate::suite`).
 
 use crate::suite::Phase;
 

@@ -1,5 +1,6 @@
 //! Signals: the first asks the run to stop and clean up, the second leaves at once. So does the
-//! clock: whatever hangs, the process ends within 10 s of the first.
+//! clock: whatever hangs, the process ends within 10 s of the first. Not covered: what is cleaned
+//! up; each command does that itself when its flag is set.
 
 use super::exit::Exit;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};

@@ -1,5 +1,5 @@
 //! How this process talks to its user: streams, colour, progress. Only here is the environment
-//! asked about terminals.
+//! asked about terminals. Not covered: what the screens hold (`crate::report`).
 
 use super::args::{Form, OutputArgs, ProgressArg, When};
 use crate::report::{Progress, ProgressKind, StatusDisplay, Style};

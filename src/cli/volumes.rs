@@ -1,5 +1,6 @@
 //! From two volumes of an array to two devices held exclusively, consented to ([`open`]) and armed
-//! by the handshake ([`arm`]).
+//! by the handshake ([`arm`]). Not covered: the guards and the handshake themselves
+//! (`crate::device`, `crate::campaign::arm`).
 
 use super::config::Volumes;
 use super::exit::Exit;
@@ -9,6 +10,7 @@ use super::ui::Ui;
 use crate::array::{ApiError, Array, Clock, VolumeInfo, Waiting, delete_and_wait, escape_text};
 use crate::block::{BlockSize, Geometry, LbaCount, Policy, Role, VolumeUuid};
 use crate::campaign::arm::{ArmError, ArmedPair, Handshake};
+use crate::campaign::journal::Journal;
 use crate::device::{Consent, ConsentItem, Host, Identified, Wanted, find_by_wwid, open_pair};
 use crate::engine::Ledger;
 use crate::model::Model;
@@ -135,12 +137,14 @@ pub struct RunPort<'a> {
     pub waiting: Waiting<'a>,
     /// The run's snapshots.
     pub ledger: &'a Ledger,
+    /// The run's journal.
+    pub journal: &'a Journal,
 }
 
 /// Holds the handshake. If it refuses, its snapshots are deleted again.
 ///
 /// # Errors
-/// [`Failure`]; no content has changed.
+/// [`Failure`]; every content is as it was, or the message says which is not.
 pub fn arm(
     port: &RunPort<'_>,
     opened: Opened,
@@ -149,8 +153,8 @@ pub fn arm(
     policy: Policy,
     stop: &Stop,
 ) -> Result<ArmedPair, Failure> {
-    let RunPort { array, clock, waiting, ledger } = *port;
-    let handshake = Handshake { array, clock, waiting, ledger, volumes: shapes };
+    let RunPort { array, clock, waiting, ledger, journal } = *port;
+    let handshake = Handshake { array, clock, waiting, ledger, journal, volumes: shapes };
     let allowed = opened.source.len_lbas().max(opened.target.len_lbas());
     handshake.arm((opened.source, opened.target), allowed, model, policy).map_err(|error| {
         sweep(port);
@@ -164,7 +168,10 @@ fn arm_failure(error: ArmError, stop: &Stop) -> Failure {
         ArmError::Refused(_) => Exit::Usage,
         ArmError::CouldNotTest(Reason::Interrupted) => stop.exit().unwrap_or(Exit::Interrupted),
         ArmError::CouldNotTest(Reason::Tool(_)) => Exit::Bug,
-        ArmError::CouldNotTest(_) | ArmError::Random(_) => Exit::CouldNotTest,
+        ArmError::CouldNotTest(_)
+        | ArmError::Journal(_)
+        | ArmError::NotRestored { .. }
+        | ArmError::Random(_) => Exit::CouldNotTest,
     };
     Failure { exit, message }
 }

@@ -1,6 +1,7 @@
-//! I/O on a device that passed the guards: the handshake's port and the armed device.
+//! I/O on a device that passed the guards: the handshake's first port and the armed device.
 //!
-//! The only code of this crate that writes to a device. Positioned I/O with O_DIRECT (callers bring
+//! With the second port (`super::stamping`) the only code of this crate that writes to a device.
+//! Positioned I/O with O_DIRECT (callers bring
 //! `crate::array::AlignedBuf`); EINTR is retried, short writes are handed back, a flush is never
 //! repeated. Not covered: who may get here (`super::open`) and what is written (`crate::engine`).
 
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-const BLOCK: BlockSize = BlockSize::DEVICE;
+pub(super) const BLOCK: BlockSize = BlockSize::DEVICE;
 
 /// An exclusively opened device and the marks to know it by again.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 }
 
 impl Opened {
-    fn len_lbas(&self) -> LbaCount {
+    pub(super) fn len_lbas(&self) -> LbaCount {
         LbaCount::new(self.size_bytes / BLOCK.bytes())
     }
 
@@ -109,7 +110,7 @@ impl Opened {
         Err(DeviceError::Io { op, at, source })
     }
 
-    fn read_at(&self, at: ByteOffset, buf: &mut [u8]) -> Result<(), DeviceError> {
+    pub(super) fn read_at(&self, at: ByteOffset, buf: &mut [u8]) -> Result<(), DeviceError> {
         let mut done = 0;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let here = ByteOffset::new(at.get().saturating_add(done as u64));
@@ -122,7 +123,7 @@ impl Opened {
         Ok(())
     }
 
-    fn write_at(&self, at: ByteOffset, buf: &[u8]) -> Result<usize, DeviceError> {
+    pub(super) fn write_at(&self, at: ByteOffset, buf: &[u8]) -> Result<usize, DeviceError> {
         self.still_ours("write", at)?;
         match uninterrupted(|| self.file.write_at(buf, at.get())) {
             Ok(0) => Err(DeviceError::Short { op: "write", at }),
@@ -131,7 +132,7 @@ impl Opened {
         }
     }
 
-    fn flush(&self) -> Result<(), DeviceError> {
+    pub(super) fn flush(&self) -> Result<(), DeviceError> {
         // Not even after EINTR: the kernel may have forgotten what it could not write.
         rustix::fs::fdatasync(&self.file)
             .map_err(|error| self.failed("flush", ByteOffset::new(0), error.into()))
@@ -162,12 +163,16 @@ impl Opened {
     }
 }
 
-fn forbidden(op: &'static str, at: Lba, len: u64) -> DeviceError {
+pub(super) fn forbidden(op: &'static str, at: Lba, len: u64) -> DeviceError {
     DeviceError::Forbidden { op, at, len }
 }
 
 /// The LBAs that `len` bytes at `at` are; forbidden unless they are whole ones.
-fn whole_lbas(op: &'static str, at: ByteOffset, len: usize) -> Result<Extent, DeviceError> {
+pub(super) fn whole_lbas(
+    op: &'static str,
+    at: ByteOffset,
+    len: usize,
+) -> Result<Extent, DeviceError> {
     let (first, bytes) = (Lba::new(at.get() / BLOCK.bytes()), len as u64);
     let count = LbaCount::new(bytes / BLOCK.bytes());
     let aligned = at.get().is_multiple_of(BLOCK.bytes()) && bytes.is_multiple_of(BLOCK.bytes());

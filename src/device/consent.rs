@@ -1,4 +1,5 @@
-//! G15: consent to destroy, given for each volume by name and never in general.
+//! G15: consent to destroy, given for each volume by name and never in general. Not covered: asking
+//! a person, which is the command line's business.
 
 use super::guards::{Guarded, refuse, shown, size_text};
 use crate::block::VolumeUuid;

@@ -1,7 +1,8 @@
 //! What this machine says about its nodes, mounts, swap areas and file locks.
 //!
 //! Everything is read below two roots that tests replace. Mounts of other mount namespaces are
-//! invisible here; that is why mounts only *explain* a refusal and O_EXCL decides it.
+//! invisible here; that is why mounts only *explain* a refusal and O_EXCL decides it. Not covered:
+//! other hosts and containers that use the same volume.
 
 use std::ffi::OsString;
 use std::fmt;

@@ -3,16 +3,18 @@
 //! [`Candidate`] has been looked at (G1 to G6) and is not open. [`Exclusive`] is held: O_EXCL and
 //! flock (G7, G8). [`Identified`] is writable, of the right size and says nothing against being the
 //! volume (G9 to G12), is not its own counterpart (G13) and may be overwritten (G15); what is left
-//! to the handshake is to make the array itself say so. Only then there is `Armed`.
+//! to the handshake is to make the array itself say so. Only then there is `Armed`. Not covered:
+//! what is written once armed, and the handshake that says so (`crate::campaign::arm`).
 
 use super::block::{Armed, HandshakeDevice, HandshakeProof, Opened, size_bytes};
 use super::consent::Consent;
 use super::guards::{self, Guarded, Identity, Told, refuse};
 use super::host::{Host, Node};
 use super::ioctl;
+use super::stamping::{SavedBlocks, StampDevice};
 use super::sysfs::{self, Disk};
-use crate::array::AlignedBuf;
-use crate::block::{BlockSize, LbaCount, LbaSet, VolumeUuid};
+use crate::array::{AlignedBuf, DeviceError};
+use crate::block::{BlockSize, LbaCount, LbaSet, Role, RunId, VolumeUuid};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::fs::{self, File};
 use std::io;
@@ -386,6 +388,27 @@ impl Identified {
     /// read there, and everything else is `DeviceError::Forbidden`.
     pub fn handshake_port(&self, allowed: LbaSet) -> HandshakeDevice<'_> {
         HandshakeDevice::new(&self.opened, allowed)
+    }
+    /// What the LBAs of `at` hold, read twice.
+    ///
+    /// # Errors
+    /// When they cannot be read, or the two reads differ.
+    pub fn save_blocks(&self, at: &LbaSet) -> Result<SavedBlocks, DeviceError> {
+        SavedBlocks::read(&self.opened, at)
+    }
+    /// The data plane that puts stamps of a run and volume over the LBAs of `saved`, and the saved
+    /// bytes back. `keep` makes those bytes survive a crash; if it cannot, there is no such port.
+    ///
+    /// # Errors
+    /// What `keep` answers.
+    pub fn stamp_port(
+        &self,
+        owner: (RunId, Role),
+        saved: SavedBlocks,
+        keep: impl FnOnce(&SavedBlocks) -> io::Result<()>,
+    ) -> io::Result<StampDevice<'_>> {
+        keep(&saved)?;
+        Ok(StampDevice::new(&self.opened, owner, saved))
     }
     /// Arms the device for the LBAs of `allowed`.
     ///

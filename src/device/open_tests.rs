@@ -337,6 +337,50 @@ fn the_handshake_writes_back_only_what_it_read_where_it_read_it() {
     assert_eq!(space.device.hash(), before, "the handshake changed a byte");
 }
 
+#[test]
+fn the_second_port_writes_stamps_and_saved_bytes_where_they_belong_and_nothing_else() {
+    let Some(space) = namespace(SOURCE) else { return };
+    let before = space.device.hash();
+    let opened = space.open(space.wanted()).expect("it is free").remove(0);
+    let spots = LbaSet::from(Extent::lbas(5, 2));
+    let saved = || opened.save_blocks(&spots).expect("it reads");
+    let owner = (RunId::from_u128(7), Role::Source);
+    let full = opened.stamp_port(owner, saved(), |_| Err(io::Error::other("disk full")));
+    assert!(full.is_err(), "what is not kept is not stamped over");
+    let port = opened.stamp_port(owner, saved(), |_| Ok(())).expect("kept");
+    let at = |lba: u64| ByteOffset::new(lba * 4096);
+    let stamp = |run, volume, lba| {
+        let mut block = AlignedBuf::new(4096);
+        let lba = Lba::new(lba);
+        let run = RunId::from_u128(run);
+        crate::block::stamp_block(
+            &crate::block::Stamp { run, volume, lba, generation: 9 },
+            &mut block,
+        );
+        block
+    };
+    let right = stamp(7, Role::Source, 5);
+    assert!(is_forbidden(&port.write_at(at(4), &stamp(7, Role::Source, 4))), "not a saved LBA");
+    assert!(is_forbidden(&port.write_at(at(6), &right)), "another LBA's stamp");
+    assert!(is_forbidden(&port.write_at(at(5), &stamp(8, Role::Source, 5))), "another run's");
+    assert!(is_forbidden(&port.write_at(at(5), &stamp(7, Role::Target, 5))), "another volume's");
+    assert!(is_forbidden(&port.write_at(at(5), &read(&port, 6))), "another LBA's old bytes");
+    assert!(is_forbidden(&port.write_at(at(5), &right[..512])), "a part of a block");
+    assert!(is_forbidden(&port.write_zeroes(Lba::new(5), LbaCount::new(1))));
+    assert!(is_forbidden(&port.discard(Lba::new(5), LbaCount::new(1))));
+    let old = read(&port, 5);
+    assert_eq!(port.write_at(at(5), &right).expect("a stamp"), 4096);
+    assert_eq!(&read(&port, 5)[..], &right[..]);
+    let now = port.look().expect("it reads");
+    let one = |lba| LbaSet::from(Extent::lbas(lba, 1));
+    assert_eq!((now.stamped, now.saved, now.other), (one(5), one(6), LbaSet::new()));
+    assert_eq!(port.write_at(at(5), &old).expect("the saved bytes"), 4096);
+    port.write_at(at(5), &right).expect("a stamp");
+    port.restore(&spots).expect("put back");
+    drop(opened);
+    assert_eq!(space.device.hash(), before);
+}
+
 /// Checks every door of an armed device whose LBAs 8..24 may be written.
 fn check_armed(armed: &Armed) {
     let last = armed.len_lbas().get() - 1;

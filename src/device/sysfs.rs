@@ -1,6 +1,7 @@
 //! What sysfs says about disks: name, parts, holders, identity; and finding a disk by its volume.
 //!
 //! All strings are the kernel's or the device's own, so foreign. Nothing is opened but sysfs files.
+//! Not covered: whether the volume behind a name is the right one; only the array can say that.
 
 use super::host::Dev;
 use crate::block::VolumeUuid;

@@ -10,7 +10,7 @@ use crate::array::{ApiError, SnapshotState};
 use crate::block::{Extent, Lba, LbaCount, LbaSet, Policy, Role};
 use crate::model::{Expected, Prediction, Value, Values};
 use crate::oracle::{
-    Kind, Reason, Violation, judge_answered, judge_bounds, judge_refused, judge_repeat,
+    CheckId, Kind, Reason, Violation, judge_answered, judge_bounds, judge_refused, judge_repeat,
     judge_triangle,
 };
 use crate::scenario::{Label, Op};
@@ -146,7 +146,11 @@ impl Interp<'_, '_> {
         if let Some(bounds) = self.model.predict(snap, base) {
             let asked = Extent::between(from.chunk_start(), Lba::new(u64::MAX));
             let inside = |set: &LbaSet| asked.map(|asked| set.within(asked)).unwrap_or_default();
-            let bounds = Prediction { must: inside(&bounds.must), may: inside(&bounds.may) };
+            let must = match self.sut.checks.has(CheckId::Missed) {
+                true => inside(&bounds.must),
+                false => LbaSet::new(),
+            };
+            let bounds = Prediction { must, may: inside(&bounds.may) };
             // A reversed pair may be answered in any sense that loses nothing.
             let policy =
                 if *expected == Expected::Answer { self.policy } else { Policy::ReportOnly };

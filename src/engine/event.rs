@@ -1,4 +1,5 @@
-//! Everything observable about a run, as data. The engine emits; `crate::report` prints.
+//! Everything observable about a run, as data. The engine emits; `crate::report` prints. Not
+//! covered: how an event looks to people or scripts.
 
 use crate::block::{ByteLen, Extent, LbaCount, Role, SnapshotName, SnapshotUuid};
 use crate::oracle::Violation;

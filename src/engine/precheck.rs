@@ -1,5 +1,6 @@
 //! Finds, before any I/O, checks that the shadow model contradicts. In the fixed suite such a check
-//! is a bug of the suite; without this, a wrong table would blame an honest array.
+//! is a bug of the suite; without this, a wrong table would blame an honest array. Not covered:
+//! checks of contents, which only the run itself can tell.
 
 use crate::block::{CHUNK_LBAS, Extent, Lba, LbaCount, LbaSet, Policy, Role};
 use crate::model::{Expected, Model, Prediction, Value, Values};

@@ -1,4 +1,5 @@
-//! What the interpreter remembers of one scenario: labels, answers, checksums.
+//! What the interpreter remembers of one scenario: labels, answers, checksums. Not covered: what
+//! outlives a scenario: the model and the ledger of snapshots do.
 
 use super::event::Event;
 use crate::array::{ApiError, DeviceError};

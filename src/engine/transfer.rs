@@ -1,4 +1,5 @@
-//! Moving bytes of one operation to a device, in pieces, with short writes continued.
+//! Moving bytes of one operation to a device, in pieces, with short writes continued. Not covered:
+//! which operation it was and whether it may be done.
 
 use crate::array::{AlignedBuf, BlockDevice, DeviceError};
 use crate::block::{ByteOffset, Extent, Lba, LbaCount, Role, RunId, Stamp, stamp_block};

@@ -273,6 +273,17 @@ impl Model {
         }
     }
 
+    /// These LBAs were given back what they held when `snap` was taken. They count as touched.
+    pub fn put_back(&mut self, snap: Label, at: &LbaSet) {
+        let Some(snap) = self.snapshots.get(&snap) else { return };
+        let (role, contents) = (snap.role, Arc::clone(&snap.contents));
+        for run in at.runs() {
+            for (tile, values) in contents.over(*run) {
+                self.put(role, tile, values);
+            }
+        }
+    }
+
     fn put(&mut self, role: Role, at: Extent, values: &Values) {
         if let Some(volume) = self.volumes.get_mut(&role) {
             volume.put(at, values);

@@ -1,5 +1,5 @@
 //! What a diff must and may report, and whether it may be answered at all (`oracle.md` section 2
-//! and law 1 of section 6).
+//! and law 1 of section 6). Not covered: judging an answer against it (`crate::oracle`).
 
 use super::Model;
 use super::values::{Value, Values};

@@ -1,6 +1,7 @@
-//! One volume of the shadow model: what it holds now, and which LBAs each epoch could have
-//! touched. An epoch ends when a snapshot is taken, so any pair of snapshots can be asked for; a
-//! map of the *last* writer could not answer that.
+//! One volume of the shadow model: what it holds now, and which LBAs each epoch could have touched.
+//! An epoch ends when a snapshot is taken, so any pair of snapshots can be asked for; a map of the
+//! *last* writer could not answer that. Not covered: snapshots, and what an operation means
+//! (`super::Model`).
 
 use super::values::{Value, ValueMap, Values};
 use crate::block::{Extent, Lba, LbaCount, LbaSet, Role};

@@ -1,5 +1,6 @@
 //! Laws that need no model (`oracle.md` section 6): what must be refused, what must be answered
-//! twice alike, and how three answers hang together.
+//! twice alike, and how three answers hang together. Not covered: the bounds of a diff
+//! (`super::bounds`) and contents (`super::content`).
 
 use super::verdict::{Kind, Violation};
 use crate::block::{LbaSet, Policy};

@@ -1,4 +1,5 @@
-//! What a run comes to. A violation is data, not an error.
+//! What a run comes to. A violation is data, not an error. Not covered: exit codes and how a
+//! violation is shown.
 
 use crate::block::{ChunkBitmap, LbaSet};
 use crate::scenario::Label;

@@ -3,7 +3,8 @@
 //! Each volume has a chain of dirty bitmaps. The newest records; the others are frozen, one for
 //! each snapshot, and hold what was written between the snapshot before it and itself. A diff is
 //! the union of the frozen bitmaps in between. Deleting a snapshot adds its bitmap to the next one
-//! in the chain, so that the unions over the remaining snapshots stay what they were.
+//! in the chain, so that the unions over the remaining snapshots stay what they were. Not covered:
+//! the daemon's life (`super::daemon`) and its wire (`super::qmp`, `super::nbd`).
 
 use super::array::{QemuArray, VolumeSetup, copy_template, image_node};
 use super::daemon::{SOCKET_TIMEOUT, nbd_socket};

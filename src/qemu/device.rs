@@ -1,7 +1,8 @@
 //! Data plane over NBD: a volume without a path, for machines without FUSE; and the reader of
 //! snapshots, which is the same thing without the right to write.
 //!
-//! The volume is a file this tool made in its private directory, so no guard stands before it.
+//! The volume is a file this tool made in its private directory, so no guard stands before it. Not
+//! covered: write-zeroes and discard beyond what NBD offers, and devices of anybody else.
 
 use super::daemon::open_socket;
 use super::nbd::{Command, Nbd, NbdError, PAYLOAD_MAX, SPAN_MAX};

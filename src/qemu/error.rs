@@ -1,4 +1,5 @@
-//! What can go wrong with a qemu-storage-daemon of our own, with what the user can do about it.
+//! What can go wrong with a qemu-storage-daemon of our own, with what the user can do about it. Not
+//! covered: errors of a call once the daemon runs; those are the port's.
 
 use super::nbd::NbdError;
 use super::qmp::QmpError;

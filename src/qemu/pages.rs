@@ -1,4 +1,5 @@
-//! From QEMU's block status to pages of 64-LBA chunks: cutting, and nothing else.
+//! From QEMU's block status to pages of 64-LBA chunks: cutting, and nothing else. Not covered:
+//! whether QEMU's answer is right.
 
 use super::nbd::{Nbd, NbdError, SPAN_MAX};
 use crate::block::{BlockSize, CHUNK_LBAS, ChunkBits, Extent, Lba, LbaCount, LbaSet, Page};

@@ -2,6 +2,7 @@
 //! line that says it all. Whole screens are golden-tested (`golden/`, `UPDATE_GOLDEN=1` rewrites).
 //!
 //! Errors of the output (a closed pipe) end the printing, never the run: it still has to clean up.
+//! Not covered: what is judged and how a run ends; that comes in as data.
 
 use super::spinner::Progress;
 use super::violation::violation_lines;

@@ -1,5 +1,6 @@
 //! Machine-readable results: one object a line (`cli.md`, "Stable for scripts"). Fields are only
-//! ever added; a changed meaning raises `v`.
+//! ever added; a changed meaning raises `v`. Not covered: events of other commands, which print
+//! their own lines in the same form.
 
 use super::violation::violation_lines;
 use super::{Reporter, RunEnd, RunHeader};

@@ -1,4 +1,5 @@
 //! The JUnit file for CI systems: one suite, one case a test, the kind of a violation as its type.
+//! Not covered: single checks inside a test; a case is a whole test.
 
 use super::violation::violation_lines;
 use super::{RunEnd, RunHeader};

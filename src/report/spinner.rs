@@ -1,7 +1,8 @@
 //! What is shown while a test runs: a braille spinner on a terminal, a line every 30 s elsewhere.
 //!
-//! Everything goes to one writer (standard error), which is written only while the lock is held,
-//! so that the drawing thread and [`Progress::end`] never mix their lines.
+//! Everything goes to one writer (standard error), which is written only while the lock is held, so
+//! that the drawing thread and [`Progress::end`] never mix their lines. Not covered: whether there
+//! is a terminal (`crate::cli`).
 
 use crate::engine::Event;
 use std::io::Write;

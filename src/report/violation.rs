@@ -1,4 +1,5 @@
-//! A violation for people: one sentence with kind and meaning, then the picture.
+//! A violation for people: one sentence with kind and meaning, then the picture. Not covered: which
+//! violations there are (`crate::oracle`).
 
 use crate::block::ChunkBitmap;
 use crate::oracle::{Picture, Violation};

@@ -1,5 +1,6 @@
 //! Explicit claims, as data. Every diff and sync is judged without them; they say what the fixed
-//! suite promises on top (`suite.md`). Each speaks of the most recent diff or sync.
+//! suite promises on top (`suite.md`). Each speaks of the most recent diff or sync. Not covered:
+//! how a check is evaluated (`crate::engine`).
 
 use super::label::Label;
 use crate::block::{ChunkBitmap, ChunkIndex, Extent, LbaCount};

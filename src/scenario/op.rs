@@ -1,4 +1,5 @@
-//! The one vocabulary of operations.
+//! The one vocabulary of operations. Not covered: what an operation does (`crate::engine`) and
+//! means (`crate::model`).
 
 use super::check::Check;
 use super::label::Label;

@@ -1,6 +1,7 @@
 //! Scenarios as files: JSON lines, the header first, then one step a line, so that a trace reads
 //! and diffs line by line. Strict: an unknown field, version or extra byte is an error with its
 //! line. A trace holds values, never bare seeds, and cannot name devices, endpoints or commands.
+//! Not covered: running what was read.
 
 use super::{Header, Scenario, Step};
 use serde::{Deserialize, Serialize};

@@ -7,8 +7,10 @@ use super::diff::Ask;
 use super::state::{Fork, NEVER, Refusal, Snapshot, State, base_cut};
 use super::store::Store;
 use super::tracking::{CHUNK, Origin, Preload};
-use super::volume::{NewVolume, SimDevice, VolumeCell, no_volume};
-use super::{SimConfig, SimError, SimPage, SimSnapshotInfo, SimSnapshotState, SimVolumeInfo};
+use super::volume::{NewVolume, PendingCut, SimDevice, VolumeCell, no_volume};
+use super::{
+    SimConfig, SimError, SimPage, SimSnapshotInfo, SimSnapshotState, SimVolumeInfo, legal,
+};
 use crate::array::Clock;
 use crate::block::{CloneFullDiff, LbaCount, RollbackKind, SnapshotUuid, VolumeUuid};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +36,7 @@ impl Shared {
 
     /// Every volume there is.
     pub(super) fn cells(&self) -> Vec<Arc<VolumeCell>> {
-        self.state().volumes.values().cloned().collect()
+        self.state().volumes.clone()
     }
 
     fn block_bytes(&self) -> u64 {
@@ -59,6 +61,11 @@ impl SimArray {
         &self.shared.clock
     }
 
+    /// A volume that exists.
+    pub(super) fn cell(&self, uuid: VolumeUuid) -> Result<Arc<VolumeCell>, SimError> {
+        self.shared.state().volume(uuid).cloned()
+    }
+
     /// A volume name that is not in use.
     pub(super) fn free_name(&self, kind: &str) -> String {
         let number = self.shared.state().number();
@@ -78,12 +85,12 @@ impl SimArray {
     ) -> Result<VolumeUuid, SimError> {
         let mut state = self.shared.state();
         check_len(len, self.shared.block_bytes())?;
-        if state.volumes.values().any(|cell| cell.name == name) {
+        if state.volumes.iter().any(|cell| cell.name == name) {
             return Err(SimError::Conflict(format!("volume name `{name}` is in use")));
         }
         let made = state.identity(self.shared.config.seed);
         let uuid = uuid.unwrap_or(VolumeUuid::from_u128(made));
-        if state.volumes.contains_key(&uuid) {
+        if state.volume(uuid).is_ok() {
             return Err(SimError::Conflict(format!("volume {uuid} exists")));
         }
         let freezes = !self.shared.bugs.has(Bug::SnapshotNotFrozen);
@@ -98,24 +105,23 @@ impl SimArray {
             origin: Origin::default(),
         };
         let cell = new.build(self.shared.bugs);
-        if let Some(&epochs) = state.dead_epochs.get(&uuid) {
+        let dead = state.dead_epochs.iter().rev().find(|(dead, _)| *dead == uuid);
+        if let Some(&(_, epochs)) = dead {
             cell.write().tracking.inherit_epochs(epochs);
         }
-        state.volumes.insert(uuid, Arc::new(cell));
+        state.volumes.push(Arc::new(cell));
         Ok(uuid)
     }
 
     /// One volume.
     pub fn volume(&self, uuid: VolumeUuid) -> Option<SimVolumeInfo> {
-        let cell = self.shared.state().volumes.get(&uuid).cloned()?;
+        let cell = self.cell(uuid).ok()?;
         Some(self.volume_info(&cell))
     }
 
     /// Every volume, oldest first.
     pub fn volumes(&self) -> Vec<SimVolumeInfo> {
-        let mut cells = self.shared.cells();
-        cells.sort_by_key(|cell| cell.number);
-        cells.iter().map(|cell| self.volume_info(cell)).collect()
+        self.shared.cells().iter().map(|cell| self.volume_info(cell)).collect()
     }
 
     fn volume_info(&self, cell: &VolumeCell) -> SimVolumeInfo {
@@ -137,11 +143,13 @@ impl SimArray {
     /// [`SimError::NotFound`].
     pub fn delete_volume(&self, uuid: VolumeUuid) -> Result<(), SimError> {
         let mut state = self.shared.state();
-        let cell = state.volumes.remove(&uuid).ok_or_else(|| no_volume(uuid))?;
+        let place = state.volumes.iter().position(|cell| cell.uuid == uuid);
+        let cell = state.volumes.remove(place.ok_or_else(|| no_volume(uuid))?);
         let mut volume = cell.write();
+        volume.cut_pending();
         volume.deleted = true;
         if self.shared.bugs.has(Bug::RebornIdInherits) {
-            state.dead_epochs.insert(uuid, volume.tracking.links.len());
+            state.dead_epochs.push((uuid, volume.tracking.links.len()));
         }
         Ok(())
     }
@@ -151,7 +159,7 @@ impl SimArray {
     /// # Errors
     /// [`SimError::NotFound`].
     pub fn device(&self, volume: VolumeUuid) -> Result<SimDevice, SimError> {
-        let cell = Arc::clone(self.shared.state().volume(volume)?);
+        let cell = self.cell(volume)?;
         Ok(SimDevice { shared: Arc::clone(&self.shared), cell })
     }
 
@@ -160,8 +168,9 @@ impl SimArray {
     /// # Errors
     /// [`SimError::NotFound`], and [`SimError::Conflict`] when the volume has snapshots already.
     pub fn preload(&self, volume: VolumeUuid, preload: Preload) -> Result<(), SimError> {
-        let cell = Arc::clone(self.shared.state().volume(volume)?);
+        let cell = self.cell(volume)?;
         let mut volume = cell.write();
+        volume.cut_pending();
         if !volume.tracking.links.is_empty() {
             return Err(SimError::Conflict("a volume with snapshots cannot be preloaded".into()));
         }
@@ -183,9 +192,8 @@ impl SimArray {
         let now = shared.clock.now();
         let mut state = shared.state();
         let cell = Arc::clone(state.volume(volume)?);
-        if let Some(&other) = state.snapshot_names.get(name)
-            && state.snapshot(other, now).is_ok()
-        {
+        state.drop_gone(now);
+        if state.snapshots.iter().any(|snapshot| snapshot.name == name) {
             return Err(SimError::Conflict(format!("snapshot name `{name}` is in use")));
         }
         let mut locked = cell.write();
@@ -197,9 +205,17 @@ impl SimArray {
         let uuid = SnapshotUuid::from_u128(state.identity(shared.config.seed));
         let cut = state.number();
         let len_lbas = locked.len_lbas;
-        locked.tracking.cut(cut, len_lbas);
-        locked.store.cut(cut);
-        locked.creating_until = now + shared.config.create_delay;
+        let freedoms = &shared.config.freedoms;
+        let done = now + legal::create_delay(freedoms, cut, shared.config.create_delay);
+        // The one before is Available, so its cut is due.
+        locked.cut_pending();
+        match legal::ops_before_cut(freedoms, cut) {
+            ops_left if ops_left > 0 && now < done => {
+                locked.pending = Some(PendingCut { cut, by: done, ops_left });
+            }
+            _ => locked.cut(cut),
+        }
+        locked.creating_until = done;
         let stuck = shared.bugs.has(Bug::CreateNeverAvailable) && state.takes_stuck_turn();
         let available_at = if stuck { NEVER } else { locked.creating_until };
         drop(locked);
@@ -207,8 +223,7 @@ impl SimArray {
         let snapshot =
             Snapshot { uuid, name, cell, cut, len_lbas, created: now, available_at, gone_at: None };
         let info = snapshot.info(now, shared.block_bytes());
-        state.snapshot_names.insert(info.name.clone(), uuid);
-        state.snapshots.insert(uuid, snapshot);
+        state.snapshots.push(snapshot);
         Ok(info)
     }
 
@@ -224,9 +239,11 @@ impl SimArray {
         let now = self.shared.clock.now();
         let mut state = self.shared.state();
         state.drop_gone(now);
-        let mut found: Vec<&Snapshot> = state.snapshots.values().collect();
-        found.sort_by_key(|snapshot| snapshot.cut);
-        found.iter().map(|snapshot| snapshot.info(now, self.shared.block_bytes())).collect()
+        state
+            .snapshots
+            .iter()
+            .map(|snapshot| snapshot.info(now, self.shared.block_bytes()))
+            .collect()
     }
 
     /// Starts deleting a snapshot; it is gone after the configured delay.
@@ -247,11 +264,16 @@ impl SimArray {
                 return Err(SimError::BadRequest(format!("snapshot {uuid} is being deleted")));
             }
         }
-        let Some(snapshot) = state.snapshots.get_mut(&uuid) else { return Ok(()) };
-        let done = now + shared.config.delete_delay;
+        let Some(snapshot) = state.snapshots.iter_mut().find(|snapshot| snapshot.uuid == uuid)
+        else {
+            return Ok(());
+        };
+        let delay = shared.config.delete_delay;
+        let done = now + legal::delete_delay(&shared.config.freedoms, snapshot.cut, delay);
         let stays = shared.bugs.has(Bug::DeleteNeverFinishes);
         snapshot.gone_at = Some(if stays { NEVER } else { done });
         let mut volume = snapshot.cell.write();
+        volume.settle(now);
         volume.deleting_until = volume.deleting_until.max(done);
         volume.store.forget(snapshot.cut);
         volume.tracking.forget(snapshot.cut);
@@ -297,6 +319,11 @@ impl SimArray {
         // From here on other control calls may run; the volume's own lock keeps its chain whole.
         let mut volume = cell.write();
         drop(state);
+        volume.settle(now);
+        if creating {
+            // Only a client that does not wait sees this: it gets an answer at any price.
+            volume.cut_pending();
+        }
         let tracking = &mut volume.tracking;
         let place = |cut: u64| {
             let gone = || SimError::NotFound(format!("snapshot {snap} is gone"));
@@ -315,7 +342,7 @@ impl SimArray {
         {
             return Err(SimError::BadRequest(format!("base of snapshot {snap} is not adjacent")));
         }
-        let mut page = tracking.page(ask);
+        let mut page = tracking.page(ask, &shared.config.freedoms);
         if creating {
             page.ranges.truncate(page.ranges.len() / 2);
             page.next_offset_lba = 0;
@@ -343,7 +370,11 @@ impl SimArray {
         if end.is_none_or(|end| end > snapshot.len_lbas * self.shared.block_bytes()) {
             return Err(SimError::BadRequest(format!("read past the end of snapshot {uuid}")));
         }
+        if !self.shared.config.contents {
+            return Err(SimError::BadRequest("this array stores no contents".into()));
+        }
         let (cell, cut) = (Arc::clone(&snapshot.cell), snapshot.cut);
+        // A cut that is due and not made yet is now: nothing came since.
         let volume = cell.read();
         drop(state);
         volume.store.read_at_cut(cut, at, buf);
@@ -369,6 +400,7 @@ impl SimArray {
         }
         let (cut, len_lbas) = (snapshot.cut, snapshot.len_lbas);
         let mut locked = cell.write();
+        locked.cut_pending();
         locked.store.roll_back(cut);
         locked.tracking.roll_back(cut);
         locked.len_lbas = len_lbas;
@@ -386,8 +418,9 @@ impl SimArray {
     pub fn resize(&self, volume: VolumeUuid, len: LbaCount) -> Result<(), SimError> {
         let block_bytes = self.shared.block_bytes();
         check_len(len, block_bytes)?;
-        let cell = Arc::clone(self.shared.state().volume(volume)?);
+        let cell = self.cell(volume)?;
         let mut locked = cell.write();
+        locked.cut_pending();
         let (old, new) = (locked.len_lbas, len.get());
         if old == new {
             return Ok(());
@@ -401,13 +434,15 @@ impl SimArray {
     /// Stops and starts the array: cleanly, or as after a kill. Everything acknowledged survives.
     pub fn restart(&self, clean: bool) {
         let state = self.shared.state();
-        let snapshot_cells = state.snapshots.values().map(|snapshot| &snapshot.cell);
-        let mut cells: Vec<_> = state.volumes.values().chain(snapshot_cells).collect();
+        let snapshot_cells = state.snapshots.iter().map(|snapshot| &snapshot.cell);
+        let mut cells: Vec<_> = state.volumes.iter().chain(snapshot_cells).collect();
         // A volume restarts once, however many snapshots hold it; deleted ones restart too.
         cells.sort_by_key(|cell| cell.number);
         cells.dedup_by_key(|cell| cell.number);
         for cell in cells {
-            cell.write().tracking.restart(clean);
+            let mut volume = cell.write();
+            volume.cut_pending();
+            volume.tracking.restart(clean);
         }
     }
 
@@ -420,7 +455,7 @@ impl SimArray {
         let shared = &*self.shared;
         let now = shared.clock.now();
         let mut state = shared.state();
-        if state.volumes.values().any(|cell| cell.name == name) {
+        if state.volumes.iter().any(|cell| cell.name == name) {
             return Err(SimError::Conflict(format!("volume name `{name}` is in use")));
         }
         let snapshot = state.usable(from, now)?;
@@ -428,7 +463,8 @@ impl SimArray {
             return Err(SimError::BadRequest(format!("snapshot {from} is being created")));
         }
         let (parent, cut, len_lbas) = (Arc::clone(&snapshot.cell), snapshot.cut, snapshot.len_lbas);
-        let locked = parent.read();
+        let mut locked = parent.write();
+        locked.settle(now);
         let place = locked.tracking.place(cut);
         let origin = match (shared.config.clone_full_diff, place) {
             (CloneFullDiff::SinceClone, _) | (_, None) => Origin::default(),
@@ -449,18 +485,8 @@ impl SimArray {
             store,
             origin,
         };
-        state.volumes.insert(uuid, Arc::new(new.build(shared.bugs)));
+        state.volumes.push(Arc::new(new.build(shared.bugs)));
         Ok(uuid)
-    }
-
-    /// Lets the tracking records of the next `writes` writes to a volume fail to be stored: an honest
-    /// array fails those writes.
-    ///
-    /// # Errors
-    /// [`SimError::NotFound`].
-    pub fn fail_tracking_records(&self, volume: VolumeUuid, writes: u32) -> Result<(), SimError> {
-        self.shared.state().volume(volume)?.write().failing_records = writes;
-        Ok(())
     }
 }
 

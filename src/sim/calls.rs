@@ -31,9 +31,9 @@ impl Api {
         request: &Request<'_>,
     ) -> Result<String, Refusal> {
         match call {
-            Call::Version => Ok(wire::version_json(self.profile)),
+            Call::Version => Ok(wire::version_json(self.profile())),
             Call::Cluster | Call::ClusterInfo => {
-                Ok(wire::cluster_json(&self.cluster, self.profile))
+                Ok(wire::cluster_json(&self.cluster, self.profile()))
             }
             Call::ListVolumes => self.list_volumes(query),
             Call::GetVolume => self.get_volume(uuid, query),
@@ -65,7 +65,7 @@ impl Api {
         let volumes = self.array.volumes().into_iter().filter(wanted);
         let page = page(volumes.map(|volume| (volume.uuid, volume)), query)?;
         let shown: Vec<_> = page.iter().map(|volume| self.show_volume(volume)).collect();
-        Ok(wire::volumes_json(&shown, self.profile))
+        Ok(wire::volumes_json(&shown, self.profile()))
     }
 
     fn get_volume(&self, uuid: &str, query: &Query) -> Result<String, Refusal> {
@@ -74,7 +74,7 @@ impl Api {
             ("", None) => return Err(Refusal::bad("UUID or name is required")),
             (uuid, _) => self.volume(parse_uuid(uuid)?)?,
         };
-        Ok(wire::volume_json(&self.show_volume(&volume), self.profile))
+        Ok(wire::volume_json(&self.show_volume(&volume), self.profile()))
     }
 
     fn create_volume(&self, request: &Request<'_>) -> Result<String, Refusal> {
@@ -122,7 +122,7 @@ impl Api {
             }
         }
         let volume = self.volume(volume)?;
-        Ok(wire::volume_json(&self.show_volume(&volume), self.profile))
+        Ok(wire::volume_json(&self.show_volume(&volume), self.profile()))
     }
 
     fn update_volume(&self, uuid: &str, request: &Request<'_>) -> Result<String, Refusal> {
@@ -195,12 +195,12 @@ impl Api {
         let snapshots = self.array.snapshots().into_iter().filter(wanted);
         let page = page(snapshots.map(|snapshot| (snapshot.uuid, snapshot)), query)?;
         let shown: Vec<_> = page.iter().map(|snapshot| self.show_snapshot(snapshot)).collect();
-        Ok(wire::snapshots_json(&shown, self.profile))
+        Ok(wire::snapshots_json(&shown, self.profile()))
     }
 
     fn get_snapshot(&self, uuid: &str, query: &Query) -> Result<String, Refusal> {
         let snapshot = self.find_snapshot(uuid, query.text("Name"))?;
-        Ok(wire::snapshot_json(&self.show_snapshot(&snapshot), self.profile))
+        Ok(wire::snapshot_json(&self.show_snapshot(&snapshot), self.profile()))
     }
 
     fn create_snapshot(&self, request: &Request<'_>) -> Result<String, Refusal> {
@@ -232,7 +232,7 @@ impl Api {
             description.clone_into(&mut note.description);
             note.retention = retention;
         }
-        Ok(wire::snapshot_json(&self.show_snapshot(&snapshot), self.profile))
+        Ok(wire::snapshot_json(&self.show_snapshot(&snapshot), self.profile()))
     }
 
     fn delete_snapshot(&self, uuid: &str, request: &Request<'_>) -> Result<String, Refusal> {
@@ -266,7 +266,7 @@ impl Api {
             bits: range.bits,
         };
         let ranges: Vec<wire::Range> = page.ranges.iter().map(range).collect();
-        Ok(wire::diff_json(page.next_offset_lba, &ranges, self.profile))
+        Ok(wire::diff_json(page.next_offset_lba, &ranges, self.profile()))
     }
 
     // Shared by several calls.

@@ -4,7 +4,8 @@
 
 use super::bugs::{Bug, BugSet};
 use super::tracking::{CHUNK, Epoch, Masks, Origin, Preload, Tracking};
-use super::{SimPage, SimRange};
+use super::{SimPage, SimRange, legal};
+use crate::block::Freedoms;
 use std::collections::btree_map;
 use std::ops::Range;
 
@@ -27,6 +28,9 @@ const ANSWER_BUGS: BugSet = BugSet::of(&[
     Bug::RangePastEnd,
     Bug::UnsortedPages,
 ]);
+
+/// Chunks with changes, ascending.
+pub(super) type Chunks<'a> = dyn Iterator<Item = (u64, u64)> + 'a;
 
 /// How far past the end of a shrunk volume the bug `range-past-end` looks: this many sizes.
 const PAST_END_SIZES: u64 = 1 << 10;
@@ -66,7 +70,7 @@ impl Iterator for Source<'_> {
 }
 
 /// The bits of a chunk that lie before `end_lba`.
-fn below(chunk: u64, end_lba: u64) -> u64 {
+pub(super) fn below(chunk: u64, end_lba: u64) -> u64 {
     match end_lba.saturating_sub(chunk * CHUNK) {
         0 => 0,
         lbas if lbas >= CHUNK => u64::MAX,
@@ -186,26 +190,40 @@ impl Tracking {
     }
 
     /// One page of what changed after the base's cut (or since creation) up to the snapshot's cut.
-    pub(super) fn page(&mut self, ask: Ask) -> SimPage {
+    pub(super) fn page(&mut self, ask: Ask, freedoms: &Freedoms) -> SimPage {
         if !self.bugs.any(ANSWER_BUGS) {
             let first = ask.base.map_or(0, |base| base + 1);
             let epochs = self.links[first..=ask.snap].iter().map(|link| &link.epoch);
             let from = ask.offset_lba / CHUNK;
             let mut changed = self.changed(epochs, ask.base.is_none(), from, ask.len_lbas);
-            return cut_page(&mut changed, ask.limit);
+            return self.shaped(ask, freedoms, &mut changed);
         }
-        self.planted_page(ask)
+        self.planted_page(ask, freedoms)
+    }
+
+    /// One page off `changed`, in the shape that the freedoms give it.
+    fn shaped(&self, ask: Ask, freedoms: &Freedoms, changed: &mut Chunks<'_>) -> SimPage {
+        if freedoms.is_none() {
+            return cut_page(changed, ask.limit);
+        }
+        let cut = |place: usize| self.links.get(place).map_or(0, |link| link.cut);
+        let pair = (ask.base.map_or(0, cut), cut(ask.snap));
+        if !freedoms.chunk_rounded {
+            return legal::cut_page(freedoms, ask, pair, changed);
+        }
+        let mut rounded = legal::rounded(freedoms, pair, ask.len_lbas, changed);
+        legal::cut_page(freedoms, ask, pair, &mut rounded)
     }
 
     /// As the honest page, with every deviation a planted bug makes there.
-    fn planted_page(&mut self, ask: Ask) -> SimPage {
+    fn planted_page(&mut self, ask: Ask, freedoms: &Freedoms) -> SimPage {
         if self.walk_was_broken(ask) {
             return SimPage::default();
         }
         let (from, offset_in_chunk) = (ask.offset_lba / CHUNK, ask.offset_lba % CHUNK);
         let whole = self.planted_answer(ask);
         let mut rest = whole.range(from..).map(|(&chunk, &bits)| (chunk, bits));
-        let page = cut_page(&mut rest, ask.limit);
+        let page = self.shaped(ask, freedoms, &mut rest);
         let mut page = self.planted_edges(ask, page, &whole);
         for range in &mut page.ranges {
             if self.bugs.has(Bug::OffsetInsideChunkShifts) {
@@ -332,7 +350,7 @@ fn clear(answer: &mut Masks, what: &Masks) {
 }
 
 /// Takes one page off `changed`.
-fn cut_page(changed: &mut dyn Iterator<Item = (u64, u64)>, limit: usize) -> SimPage {
+pub(super) fn cut_page(changed: &mut dyn Iterator<Item = (u64, u64)>, limit: usize) -> SimPage {
     let mut page = SimPage::default();
     for (chunk, bits) in changed {
         if page.ranges.len() == limit {

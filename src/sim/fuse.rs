@@ -349,7 +349,7 @@ fn errno(error: SimIoError) -> Errno {
     match error {
         SimIoError::Deleted => Errno::ENODEV,
         SimIoError::PastEnd => Errno::ENOSPC,
-        SimIoError::TrackingRecord => Errno::EIO,
+        SimIoError::NoContents | SimIoError::TrackingRecord => Errno::EIO,
     }
 }
 

@@ -10,17 +10,22 @@
 //! and certificate ([`tls`]); [`attach`] gives its volumes paths (FUSE files, loop devices), [`serve`]
 //! is both as a process.
 //!
-//! Not covered: legal freedoms.
+//! [`SimConfig::freedoms`] makes it take what an honest array may take (`legal`).
+//!
+//! Not covered: what the wire may do to an answer that the array gave.
 
 mod array;
 pub mod attach;
 mod bugs;
 mod calls;
 mod diff;
+mod faults;
 pub mod fuse;
 pub mod jwt;
+mod legal;
 pub mod loopdev;
 mod notes;
+mod past;
 mod port;
 mod routes;
 pub mod serve;
@@ -33,6 +38,8 @@ mod volume;
 pub mod wire;
 
 #[cfg(test)]
+mod legal_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod twin;
@@ -43,10 +50,13 @@ mod witness_bench;
 
 pub use array::SimArray;
 pub use bugs::{Bug, BugSpec};
+pub use faults::SimFault;
 pub use tracking::Preload;
 pub use volume::{SimDevice, SimIoError};
 
-use crate::block::{BlockSize, CloneFullDiff, LbaCount, RollbackKind, SnapshotUuid, VolumeUuid};
+use crate::block::{
+    BlockSize, CloneFullDiff, Freedoms, LbaCount, RollbackKind, SnapshotUuid, VolumeUuid,
+};
 use std::time::Duration;
 
 /// How a simulated array behaves. All fields are plain data; change what differs from the default.
@@ -71,6 +81,11 @@ pub struct SimConfig {
     pub seed: u64,
     /// Planted bugs; empty means honest.
     pub bugs: Vec<Bug>,
+    /// Legal freedoms that it takes.
+    pub freedoms: Freedoms,
+    /// Whether it stores what is written. Without contents it only tracks: reading is refused, and
+    /// bugs and freedoms that look at contents do nothing.
+    pub contents: bool,
 }
 
 impl Default for SimConfig {
@@ -87,6 +102,8 @@ impl Default for SimConfig {
             partial_diff_while_creating: false,
             seed: 0,
             bugs: Vec::new(),
+            freedoms: Freedoms::NONE,
+            contents: true,
         }
     }
 }

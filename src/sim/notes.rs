@@ -1,5 +1,6 @@
 //! What the management API keeps about volumes and snapshots and the array itself does not care
-//! for: access lists, labels, namespace numbers, versions. Objects made elsewhere get defaults.
+//! for: access lists, labels, namespace numbers, versions. Objects made elsewhere get defaults. Not
+//! covered: anything that could change a diff.
 
 use super::wire::Label;
 use crate::block::{SnapshotUuid, VolumeUuid};

@@ -59,7 +59,7 @@ impl Array for SimArray {
     fn capabilities(&self) -> Capabilities {
         let config = self.config();
         Capabilities {
-            snapshot_readable: true,
+            snapshot_readable: config.contents,
             discard: DiscardEffect::Zero,
             durable: Durability::OnAck,
             tracking_survives_kill: true,
@@ -213,8 +213,7 @@ impl BlockDevice for SimDevice {
     }
 
     fn write_at(&self, at: ByteOffset, buf: &[u8]) -> Result<usize, DeviceError> {
-        self.write_bytes(at.get(), buf).map_err(SimDevice::io("write", at))?;
-        Ok(buf.len())
+        self.write_some(at.get(), buf).map_err(SimDevice::io("write", at))
     }
 
     fn write_zeroes(&self, at: Lba, len: LbaCount) -> Result<(), DeviceError> {

@@ -8,10 +8,11 @@
 use super::jwt::{Access, TokenKey, now_unix_s};
 use super::notes::Notes;
 use super::wire::{Cluster, Profile, error_json};
-use super::{SimArray, SimError};
+use super::{SimArray, SimError, legal};
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
@@ -60,7 +61,7 @@ impl Reply {
             408 => 4,
             409 => 6,
             412 => 9,
-            413 => 8,
+            413 | 429 => 8,
             501 => 12,
             503 => 14,
             _ => 13,
@@ -264,7 +265,9 @@ fn hex_digit(byte: u8) -> Option<u8> {
 pub(super) struct Api {
     pub(super) array: SimArray,
     pub(super) project: String,
-    pub(super) profile: Profile,
+    profile: Profile,
+    /// Calls answered so far, for the freedoms that are drawn by call.
+    calls: AtomicU64,
     pub(super) cluster: Cluster,
     /// The one node.
     pub(super) node: String,
@@ -294,6 +297,7 @@ impl Api {
             array,
             project,
             profile,
+            calls: AtomicU64::new(0),
             cluster,
             node: Uuid::new_v4().to_string(),
             clock_zero,
@@ -305,6 +309,26 @@ impl Api {
     /// The key of its tokens.
     pub(super) fn key(&self) -> &TokenKey {
         &self.key
+    }
+
+    /// How the answer at hand is written.
+    pub(super) fn profile(&self) -> Profile {
+        let freedoms = &self.array.config().freedoms;
+        if !freedoms.omitted_zeros {
+            return self.profile;
+        }
+        let call = self.calls.load(Ordering::Relaxed);
+        if legal::omits_zeros(freedoms, call) { Profile::A } else { Profile::B }
+    }
+
+    /// Counts a call; the status it is refused with this once, if it is. Only calls that may be
+    /// asked again are.
+    fn refused_once(&self, call: Call, method: &str) -> Option<u16> {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let collides = matches!(call, Call::CreateSnapshot | Call::DeleteSnapshot);
+        let repeatable = collides || method == "GET";
+        let status = legal::refusal(&self.array.config().freedoms, number, collides);
+        status.filter(|_| repeatable)
     }
 
     /// Answers one request.
@@ -332,6 +356,9 @@ impl Api {
         let token = token.ok_or_else(|| Refusal::new(401, "bearer token is missing"))?;
         let claims = self.key.verify(token, now_unix_s());
         let claims = claims.map_err(|error| Refusal::new(401, error.to_string()))?;
+        if let Some(status) = self.refused_once(call, request.method) {
+            return Err(Refusal::new(status, "try again"));
+        }
 
         let query = Query::parse(request.query)?;
         let denied = || Refusal::new(403, "permission denied");

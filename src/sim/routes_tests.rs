@@ -137,3 +137,49 @@ proptest! {
         prop_assert!(key.verify(&text, 0).is_err());
     }
 }
+
+/// Asks `GET volumes` often; the statuses and bodies.
+fn many_answers(freedoms: crate::block::Freedoms) -> Vec<Reply> {
+    use crate::array::VirtualClock;
+    use crate::sim::SimConfig;
+    use crate::sim::jwt::{Claims, LIFETIME_S};
+    use std::sync::Arc;
+
+    let config = SimConfig { freedoms, ..SimConfig::default() };
+    let array = SimArray::new(config, Arc::new(VirtualClock::new()));
+    array.create_volume("v", crate::block::LbaCount::mib(1), None).unwrap();
+    let key = TokenKey::generate().unwrap();
+    let token = key.mint(&Claims::admin("p", LIFETIME_S)).unwrap();
+    let addr = ([127, 0, 0, 1], 1).into();
+    let api = Api::new(array, key, "p".to_owned(), Profile::A, addr);
+    let authorization = format!("Bearer {token}");
+    let request = Request {
+        method: "GET",
+        path: "/api/v2/projects/p/volumes",
+        query: "",
+        authorization: Some(&authorization),
+        if_match: None,
+        body: b"",
+    };
+    (0..100).map(|_| api.answer(&request)).collect()
+}
+
+#[test]
+fn an_array_with_leave_refuses_some_calls_once_and_leaves_some_zeros_out() {
+    use crate::block::Freedoms;
+    let honest = many_answers(Freedoms::NONE);
+    assert!(honest.iter().all(|reply| *reply == honest[0] && reply.status == 200));
+
+    let refusing = many_answers(Freedoms { seed: 1, transient_errors: true, ..Freedoms::NONE });
+    let statuses: Vec<u16> = refusing.iter().map(|reply| reply.status).collect();
+    for status in [200, 429, 503] {
+        assert!(statuses.contains(&status), "never {status}");
+    }
+    assert!(!statuses.contains(&409), "nothing collides with reading");
+    let again = |pair: &[u16]| pair.iter().all(|&status| status != 200);
+    assert!(!statuses.windows(2).any(again), "asking again must succeed");
+
+    let sparing = many_answers(Freedoms { seed: 1, omitted_zeros: true, ..Freedoms::NONE });
+    let has_zero = |reply: &Reply| reply.body.contains(r#""labels":[]"#);
+    assert!(sparing.iter().any(has_zero) && !sparing.iter().all(has_zero));
+}

@@ -1,26 +1,27 @@
-//! What the control plane remembers: volumes, snapshots and their lives, and which pairs may be asked.
+//! What the control plane remembers: volumes, snapshots and their lives, and which pairs may be
+//! asked. Not covered: contents and what changed; each volume keeps that itself.
 
 use super::bugs::{Bug, BugSet};
 use super::volume::{VolumeCell, no_volume};
 use super::{SimError, SimSnapshotInfo, SimSnapshotState};
 use crate::block::{LbaCount, SnapshotUuid, VolumeUuid};
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Volumes, snapshots and what numbers them.
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) volumes: BTreeMap<VolumeUuid, Arc<VolumeCell>>,
-    pub(super) snapshots: HashMap<SnapshotUuid, Snapshot>,
-    pub(super) snapshot_names: HashMap<String, SnapshotUuid>,
+    /// In order of creation. There are few: a list is quicker than any map.
+    pub(super) volumes: Vec<Arc<VolumeCell>>,
+    /// In order of their cuts; those that are gone are dropped when the next one is made.
+    pub(super) snapshots: Vec<Snapshot>,
     /// Rollbacks that fork: the snapshot gone back to and the first number after the rollback.
     pub(super) forks: Vec<Fork>,
     /// Numbers everything this array ever made: volumes, snapshots, identities.
     pub(super) last_number: u64,
     /// How many snapshots were made, and how many epochs dead volumes had (planted bugs).
     pub(super) snapshots_made: u64,
-    pub(super) dead_epochs: HashMap<VolumeUuid, usize>,
+    pub(super) dead_epochs: Vec<(VolumeUuid, usize)>,
 }
 
 /// After a forking rollback, a volume's snapshots cut after `to` and before `at` are on a dead branch.
@@ -69,7 +70,7 @@ impl State {
     }
 
     pub(super) fn volume(&self, uuid: VolumeUuid) -> Result<&Arc<VolumeCell>, SimError> {
-        self.volumes.get(&uuid).ok_or_else(|| no_volume(uuid))
+        self.volumes.iter().find(|cell| cell.uuid == uuid).ok_or_else(|| no_volume(uuid))
     }
 
     /// A snapshot that is not gone.
@@ -78,8 +79,10 @@ impl State {
         uuid: SnapshotUuid,
         now: Duration,
     ) -> Result<&Snapshot, SimError> {
-        let found = self.snapshots.get(&uuid).filter(|snapshot| !snapshot.is_gone(now));
-        found.ok_or_else(|| SimError::NotFound(format!("snapshot {uuid} not found")))
+        let found = self.snapshots.iter().rev().find(|snapshot| snapshot.uuid == uuid);
+        found
+            .filter(|snapshot| !snapshot.is_gone(now))
+            .ok_or_else(|| SimError::NotFound(format!("snapshot {uuid} not found")))
     }
 
     /// A snapshot that answers diffs and reads.
@@ -94,9 +97,7 @@ impl State {
     }
 
     pub(super) fn drop_gone(&mut self, now: Duration) {
-        self.snapshots.retain(|_, snapshot| !snapshot.is_gone(now));
-        let snapshots = &self.snapshots;
-        self.snapshot_names.retain(|_, uuid| snapshots.contains_key(uuid));
+        self.snapshots.retain(|snapshot| !snapshot.is_gone(now));
     }
 
     /// Whether a forking rollback lies between the two cuts.

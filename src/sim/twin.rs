@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 const MAX_LBAS: u64 = 400;
 
 #[derive(Clone, Debug)]
@@ -43,28 +43,28 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// One snapshot as the twin remembers it.
 #[derive(Clone)]
-struct TwinSnapshot {
+pub(super) struct TwinSnapshot {
     uuid: SnapshotUuid,
     /// Length of the log at its cut.
     log_len: usize,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
 }
 
 /// A log of the LBAs each operation touched, and the bytes as they are.
-struct Twin {
-    log: Vec<BTreeSet<u64>>,
-    bytes: Vec<u8>,
-    snapshots: Vec<TwinSnapshot>,
+pub(super) struct Twin {
+    pub(super) log: Vec<BTreeSet<u64>>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) snapshots: Vec<TwinSnapshot>,
 }
 
 impl Twin {
-    fn touched(&self, from: usize, to: usize, end: u64) -> BTreeSet<u64> {
+    pub(super) fn touched(&self, from: usize, to: usize, end: u64) -> BTreeSet<u64> {
         self.log[from..to].iter().flatten().copied().filter(|&lba| lba < end).collect()
     }
     fn len(&self) -> u64 {
         (self.bytes.len() / BLOCK) as u64
     }
-    fn touch(&mut self, lbas: impl Iterator<Item = u64>) {
+    pub(super) fn touch(&mut self, lbas: impl Iterator<Item = u64>) {
         self.log.push(lbas.collect());
     }
     fn resize(&mut self, len: u64) {
@@ -75,7 +75,7 @@ impl Twin {
     }
 }
 
-fn lbas_of(page: &SimPage) -> Vec<u64> {
+pub(super) fn lbas_of(page: &SimPage) -> Vec<u64> {
     let set = |range: &SimRange| {
         let (start, bits) = (range.start_lba, range.bits);
         (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| start + bit)
@@ -110,7 +110,7 @@ fn walk(
 }
 
 /// One block of an image; past its end there are zeros.
-fn block(image: &[u8], lba: u64) -> [u8; BLOCK] {
+pub(super) fn block(image: &[u8], lba: u64) -> [u8; BLOCK] {
     let at = usize::try_from(lba).unwrap() * BLOCK;
     image.get(at..at + BLOCK).map_or([0; BLOCK], |bytes| bytes.try_into().unwrap())
 }

@@ -1,9 +1,12 @@
 //! One volume: its contents and tracking under one lock, and the device that reads and writes it.
+//! Not covered: snapshots' names and lives (`super::state`).
 
 use super::bugs::{Bug, BugSet};
+use super::faults::Armed;
 use super::store::Store;
-use super::tracking::{Moment, Origin, Touch, Tracking};
-use super::{SimError, array::Shared};
+use super::tracking::{CHUNK, Moment, Origin, Touch, Tracking};
+use super::{SimError, SimFault, array::Shared, legal};
+use crate::array::Clock;
 use crate::block::{BlockSize, SnapshotUuid, VolumeUuid};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -34,8 +37,20 @@ pub(super) struct Volume {
     pub(super) deleting_until: Duration,
     /// The array refuses I/O: the volume was deleted.
     pub(super) deleted: bool,
-    /// Writes that fail because their tracking record cannot be stored.
-    pub(super) failing_records: u32,
+    /// A fault that one of the next operations meets.
+    pub(super) armed: Option<Armed>,
+    /// The cut of a snapshot that is still to be made.
+    pub(super) pending: Option<PendingCut>,
+}
+
+/// A cut that an honest array makes somewhere between the call and the snapshot being Available.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PendingCut {
+    pub(super) cut: u64,
+    /// Clock time at which it is made at the latest.
+    pub(super) by: Duration,
+    /// Operations that still come before it, if they come in time.
+    pub(super) ops_left: u32,
 }
 
 impl VolumeCell {
@@ -75,7 +90,8 @@ impl NewVolume {
                 creating_until: Duration::ZERO,
                 deleting_until: Duration::ZERO,
                 deleted: false,
-                failing_records: 0,
+                armed: None,
+                pending: None,
             }),
             turnstile: Mutex::new(()),
         }
@@ -91,6 +107,9 @@ pub enum SimIoError {
     /// The request reaches past the end (ENOSPC on writes, EINVAL on reads).
     #[error("the request reaches past the end of the volume")]
     PastEnd,
+    /// This array stores no contents (EIO).
+    #[error("this array stores no contents")]
+    NoContents,
     /// The array could not store the tracking record, so it did not store the data (EIO).
     #[error("the tracking record cannot be stored")]
     TrackingRecord,
@@ -127,6 +146,9 @@ impl SimDevice {
         self.wait_if_slow(buf.len() as u64);
         let volume = self.cell.read();
         self.lbas(&volume, at, buf.len() as u64)?;
+        if !self.shared.config.contents {
+            return Err(SimIoError::NoContents);
+        }
         volume.store.read(at, buf);
         Ok(())
     }
@@ -134,25 +156,44 @@ impl SimDevice {
     /// Stores `buf` from byte `at`, wholly, and marks every LBA it touches.
     ///
     /// # Errors
-    /// As [`SimDevice::read_bytes`], and [`SimIoError::TrackingRecord`] with nothing stored.
+    /// As [`SimDevice::write_some`].
     pub fn write_bytes(&self, at: u64, buf: &[u8]) -> Result<(), SimIoError> {
+        let taken = self.write_some(at, buf)?;
+        match buf.get(taken..) {
+            Some(rest) if !rest.is_empty() => self.write_bytes(at + taken as u64, rest),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`SimDevice::write_bytes`], but answers how many bytes it took: all of them, unless a
+    /// fault ([`SimFault::ShortWrite`]) leaves the end out.
+    ///
+    /// # Errors
+    /// As [`SimDevice::read_bytes`], and [`SimIoError::TrackingRecord`] with nothing stored.
+    pub fn write_some(&self, at: u64, buf: &[u8]) -> Result<usize, SimIoError> {
         self.wait_if_slow(buf.len() as u64);
         let mut volume = self.cell.write();
         let lbas = self.lbas(&volume, at, buf.len() as u64)?;
         if lbas.is_empty() {
-            return Ok(());
+            return Ok(buf.len());
         }
+        let taken = volume.taken_of(buf.len(), self.block().get());
+        let buf = buf.get(..taken).unwrap_or(buf);
+        let lbas = self.lbas(&volume, at, buf.len() as u64)?;
         volume.reserve_record(self.shared.bugs)?;
+        volume.before_op(self.shared.clock.as_ref());
         let moment = self.moment(&volume);
         if self.shared.bugs.is_empty() {
-            volume.tracking.mark(lbas, Touch::Write, moment);
-            volume.store.write(at, buf);
+            self.mark_honestly(&mut volume, lbas, Touch::Write, Some((at, buf)));
+            if self.shared.config.contents {
+                volume.store.write(at, buf);
+            }
         } else {
             volume.write_planted(self.shared.bugs, self.block(), at, buf, moment);
             drop(volume);
             self.mark_neighbours(lbas);
         }
-        Ok(())
+        Ok(taken)
     }
 
     /// Makes `len_bytes` bytes from byte `at` read as zeros.
@@ -191,7 +232,13 @@ impl SimDevice {
             return Ok(());
         }
         volume.reserve_record(self.shared.bugs)?;
+        volume.before_op(self.shared.clock.as_ref());
         let moment = self.moment(&volume);
+        if self.shared.bugs.is_empty() {
+            self.mark_honestly(&mut volume, lbas, touch, None);
+            volume.store.zero(at, at + len_bytes);
+            return Ok(());
+        }
         if touch == Touch::Zero && self.shared.bugs.has(Bug::ZeroOverDataIgnored) {
             let block = self.block();
             for lba in lbas.clone() {
@@ -230,7 +277,32 @@ impl SimDevice {
             return Moment::default();
         }
         let now = self.shared.clock.now();
-        Moment { creating: now < volume.creating_until, deleting: now < volume.deleting_until }
+        // Before its cut a snapshot that is being made changes nothing for a write.
+        let creating = now < volume.creating_until && volume.pending.is_none();
+        Moment { creating, deleting: now < volume.deleting_until }
+    }
+
+    /// Marks the LBAs of an operation; `written` are the bytes, zeros if none.
+    fn mark_honestly(
+        &self,
+        volume: &mut Volume,
+        lbas: Range<u64>,
+        touch: Touch,
+        written: Option<(u64, &[u8])>,
+    ) {
+        let freedoms = &self.shared.config.freedoms;
+        if !freedoms.elide_same_content || !self.shared.config.contents {
+            volume.tracking.mark(lbas, touch, Moment::default());
+            return;
+        }
+        let epoch = volume.tracking.links.last().map_or(0, |link| link.cut);
+        for lba in lbas {
+            let same = legal::elides(freedoms, lba / CHUNK, epoch)
+                && volume.holds(self.block(), lba, written);
+            if !same {
+                volume.tracking.mark(lba..lba + 1, touch, Moment::default());
+            }
+        }
     }
 
     /// Planted: the marks also land on every other volume.
@@ -266,10 +338,9 @@ impl std::fmt::Debug for SimDevice {
 impl Volume {
     /// Fails the request if its tracking record cannot be stored, before anything else happens.
     fn reserve_record(&mut self, bugs: BugSet) -> Result<(), SimIoError> {
-        if self.failing_records == 0 {
+        if !self.meets(SimFault::Metadata) {
             return Ok(());
         }
-        self.failing_records -= 1;
         if bugs.has(Bug::MetadataIoErrorIgnored) {
             self.tracking.lose_next_record();
             return Ok(());
@@ -314,6 +385,50 @@ impl Volume {
         }
     }
 
+    /// Makes the cut that is still to be made, if there is one.
+    pub(super) fn cut_pending(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            self.cut(pending.cut);
+        }
+    }
+
+    /// As [`Volume::cut_pending`], if it is due.
+    pub(super) fn settle(&mut self, now: Duration) {
+        if self.pending.is_some_and(|pending| pending.by <= now) {
+            self.cut_pending();
+        }
+    }
+
+    /// Tracking and contents are cut together, under the volume's lock.
+    pub(super) fn cut(&mut self, cut: u64) {
+        self.tracking.cut(cut, self.len_lbas);
+        self.store.cut(cut);
+    }
+
+    /// An operation comes: does a cut that is still to be made lie before it?
+    fn before_op(&mut self, clock: &dyn Clock) {
+        match &mut self.pending {
+            None => {}
+            Some(pending) if pending.ops_left > 0 && clock.now() < pending.by => {
+                pending.ops_left -= 1;
+            }
+            Some(_) => self.cut_pending(),
+        }
+    }
+
+    /// Whether an LBA holds already what an operation puts there: the part of `written` (its first
+    /// byte and the bytes) that lies in it, or zeros.
+    fn holds(&self, block: BlockSize, lba: u64, written: Option<(u64, &[u8])>) -> bool {
+        let Some((at, bytes)) = written else { return !self.holds_data(block, lba) };
+        let (first, end) = (lba * block.bytes(), (lba + 1) * block.bytes());
+        let start = first.max(at);
+        let inside = |byte: u64| usize::try_from(byte.saturating_sub(at)).unwrap_or(usize::MAX);
+        let part = bytes.get(inside(start)..inside(end).min(bytes.len())).unwrap_or_default();
+        let mut old = vec![0; part.len()];
+        self.store.read(start, &mut old);
+        old == part
+    }
+
     fn holds_data(&self, block: BlockSize, lba: u64) -> bool {
         let mut old = vec![0; block.get()];
         self.store.read(lba * block.bytes(), &mut old);
@@ -326,7 +441,7 @@ impl From<SimIoError> for std::io::Error {
         let kind = match error {
             SimIoError::Deleted => std::io::ErrorKind::NotFound,
             SimIoError::PastEnd => std::io::ErrorKind::StorageFull,
-            SimIoError::TrackingRecord => std::io::ErrorKind::Other,
+            SimIoError::NoContents | SimIoError::TrackingRecord => std::io::ErrorKind::Other,
         };
         std::io::Error::new(kind, error)
     }

@@ -1,4 +1,5 @@
-//! Tests 8 to 13: edge cases of size, order, alignment and snapshot life.
+//! Tests 8 to 13: edge cases of size, order, alignment and snapshot life. Not covered: how a row is
+//! run and judged.
 
 use super::{Phase, Plan, TestSpec};
 use crate::block::{ChunkBitmap, ChunkIndex, Extent, LbaCount};

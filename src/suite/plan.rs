@@ -1,4 +1,4 @@
-//! What a row of the suite writes its operations into.
+//! What a row of the suite writes its operations into. Not covered: running it.
 
 use crate::block::{Extent, Lba, LbaCount};
 use crate::scenario::{Check, Label, Op, SyncSource};

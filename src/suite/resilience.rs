@@ -1,4 +1,5 @@
-//! Tests 14 to 20: refusal, paging, chains, isolation, speed.
+//! Tests 14 to 20: refusal, paging, chains, isolation, speed. Not covered: how a row is run and
+//! judged.
 
 use super::edge::chain;
 use super::{Phase, Plan, TestSpec};

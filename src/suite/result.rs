@@ -1,4 +1,5 @@
-//! What a test and a whole suite run come to: plain records for the reporters.
+//! What a test and a whole suite run come to: plain records for the reporters. Not covered: how
+//! they look.
 
 use crate::block::SnapshotUuid;
 use crate::oracle::{Kind, Violation};

@@ -1,4 +1,5 @@
-//! Tests 1 to 7: the diff and the copy in straightforward cases.
+//! Tests 1 to 7: the diff and the copy in straightforward cases. Not covered: how a row is run and
+//! judged.
 
 use super::{Phase, Plan, TestSpec};
 use crate::block::{Extent, Lba, LbaCount};

@@ -1,4 +1,5 @@
-//! A snapshot as a device to copy from. It can only be read.
+//! A snapshot as a device to copy from. It can only be read. Not covered: targets whose snapshots
+//! cannot be read; there the live device is copied.
 
 use crate::array::{ApiError, Array, BlockDevice, DeviceError};
 use crate::block::{BlockSize, ByteOffset, Lba, LbaCount, SnapshotUuid};

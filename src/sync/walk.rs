@@ -68,9 +68,9 @@ pub enum WalkError {
 
 /// A rule of shape that one page broke.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("page {page} {rule}")]
+#[error("page {} {rule}", .page.saturating_add(1))]
 pub struct ShapeFault {
-    /// Which page, from 0.
+    /// Which page, from 0; shown from 1.
     pub page: u32,
     /// Which rule, and how it was broken.
     pub rule: ShapeRule,

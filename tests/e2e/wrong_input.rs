@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::process::Signal;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -28,17 +28,26 @@ fn digest(device: &Path) -> Vec<u8> {
     }
 }
 
+/// The digests of source and target.
+fn digests(server: &Server) -> [Vec<u8>; 2] {
+    [0, 1].map(|index| digest(&server.device(index)))
+}
+
 /// Gives both volumes contents that are worth losing.
 fn fill(server: &Server) {
+    let empty = digests(server);
     for index in 0..2 {
-        let file = fs::OpenOptions::new().write(true).open(server.device(index)).unwrap();
-        for mib in [0_u64, 500, 1000, 1700] {
+        let mut file = fs::OpenOptions::new().write(true).open(server.device(index)).unwrap();
+        let mib_there = file.seek(SeekFrom::End(0)).unwrap() >> 20;
+        for mib in [0_u64, 500, 1000, 1700].into_iter().filter(|mib| *mib < mib_there) {
             let byte = u8::try_from(mib / 10 + 1).unwrap() + u8::try_from(index).unwrap();
             let at = mib << 20;
             std::os::unix::fs::FileExt::write_all_at(&file, &vec![byte; 1 << 20], at).unwrap();
         }
         file.sync_all().unwrap();
     }
+    let full = digests(server);
+    assert!(full[0] != full[1] && full[0] != empty[0], "the digest sees what was filled in");
 }
 
 /// One mistake: what is wrong, the command line, the token, the exit code, words of the one line.
@@ -50,9 +59,11 @@ struct Mistake {
     says: Vec<String>,
 }
 
-/// Makes each mistake on this server and looks whether anything was written.
+/// Makes each mistake on this server and looks whether anything was written: after each by the
+/// simulator's own record, after all of them by the digests of both devices.
 fn each_is_refused_and_nothing_is_written(home: &Home, server: &Server, mistakes: &[Mistake]) {
     let api = server.api();
+    let before = digests(server);
     let volumes = || [server.volume(0, "uuid"), server.volume(1, "uuid")];
     for Mistake { what, args, token, code, says } in mistakes {
         let idle = Idle::since_now(&api, volumes());
@@ -68,6 +79,7 @@ fn each_is_refused_and_nothing_is_written(home: &Home, server: &Server, mistakes
         assert_eq!(api.snapshot_names(), [""; 0], "{what}");
         assert!(home.runs().is_empty(), "{what}: no run, no run folder");
     }
+    assert_eq!(digests(server), before, "a refusal changed a device");
 }
 
 fn words(says: &[&str]) -> Vec<String> {
@@ -113,8 +125,6 @@ fn wrong_devices_volumes_and_consent_are_refused_and_the_devices_keep_their_hash
     let home = Home::new();
     let server = Server::start(&home, Attach::Fuse, &["--size", SMALLEST, "--neighbour"]);
     fill(&server);
-    let before = [0, 1].map(|index| digest(&server.device(index)));
-    assert_ne!(before[0], before[1], "the hash sees what was filled in");
     let regular = home.path().join("regular");
     fs::write(&regular, vec![7; 1 << 20]).unwrap();
     let regular = regular.display().to_string();
@@ -188,8 +198,6 @@ fn wrong_devices_volumes_and_consent_are_refused_and_the_devices_keep_their_hash
         ),
     ];
     each_is_refused_and_nothing_is_written(&home, &server, &mistakes);
-    let after = [0, 1].map(|index| digest(&server.device(index)));
-    assert_eq!(before, after);
     server.stop(Signal::TERM);
     home.assert_nothing_left();
 }
@@ -200,7 +208,8 @@ fn wrong_tokens_certificates_flags_and_names_have_their_exit_codes() {
         return;
     }
     let home = Home::new();
-    let server = Server::start(&home, Attach::Fuse, &[]);
+    let server = Server::start(&home, Attach::Fuse, &["--size", SMALLEST]);
+    fill(&server);
     let pin = server.text("pin_sha256");
     let whole = server.target();
     let token = Some(server.token.clone());
@@ -287,8 +296,11 @@ fn an_expired_token_is_not_even_sent() {
     target.endpoint = Some(proxy.endpoint.clone());
     target.pins = vec![proxy.pin.clone()];
     let args = target.args(&["suite"], &["--test", "12"]);
+    fill(&server);
+    let before = digests(&server);
     home.run(&args, Some(&expired(&server.token))).assert_code(3);
     assert_eq!(proxy.calls(), 0);
+    assert_eq!(digests(&server), before);
     home.run(&args, Some(&server.token)).assert_code(0);
     assert!(proxy.calls() > 0, "the way was open");
     drop(proxy);
@@ -305,9 +317,8 @@ fn a_volume_that_is_too_small_is_refused() {
     let server = Server::start(&home, Attach::Fuse, &["--size", "512MiB"]);
     let says = ["refused G10", "512 MiB", "larger volume"];
     let small = [wrong_target(&server, "too small", |_| {}, 2, &says)];
-    let before = [0, 1].map(|index| digest(&server.device(index)));
+    fill(&server);
     each_is_refused_and_nothing_is_written(&home, &server, &small);
-    assert_eq!(before, [0, 1].map(|index| digest(&server.device(index))));
     server.stop(Signal::TERM);
     home.assert_nothing_left();
 }
@@ -328,6 +339,7 @@ fn swapped_block_devices_and_one_given_twice_are_refused_by_name() {
     }
     let home = Home::new();
     let server = Server::start(&home, Attach::Loop, &["--size", SMALLEST]);
+    fill(&server);
     let swap = |t: &mut Target| std::mem::swap(&mut t.source_device, &mut t.target_device);
     let says = ["refused G12", "source and target are swapped", "--target-device"];
     let twice = |t: &mut Target| t.target_device = t.source_device.clone();
@@ -364,11 +376,9 @@ fn a_mounted_device_is_refused_and_keeps_its_hash() {
     let read_only = rustix::mount::MountFlags::RDONLY;
     rustix::mount::mount(&source, &point, "ext4", read_only, None::<&std::ffi::CStr>).unwrap();
     let mounted = Mounted(&point);
-    let before = digest(Path::new(&source));
     let says = ["refused G6", &source, "mounted", &point.display().to_string()];
     let mistakes = [wrong_target(&server, "a mounted device", |_| {}, 2, &says)];
     each_is_refused_and_nothing_is_written(&home, &server, &mistakes);
-    assert_eq!(before, digest(Path::new(&source)));
     drop(mounted);
     server.stop(Signal::TERM);
     home.assert_nothing_left();

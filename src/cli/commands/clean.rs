@@ -1,9 +1,14 @@
-//! `lbaudit clean`: what earlier runs left, on the array and on this machine. Lists it; deletes it
-//! only when told to. What it deletes is found by this tool's own names, never by guess.
+//! `lbaudit clean`: what earlier runs left, on the array, on devices and on this machine. Lists it;
+//! deletes it, or puts old bytes back, only when told to. What it deletes is found by this tool's
+//! own names, never by guess.
+//!
+//! Not covered: who may delete what (`crate::campaign::cleanup`) and what may be put back
+//! (`crate::campaign::restore`).
 
-use crate::array::{RealClock, Waiting};
-use crate::block::BitmapOrder;
+use crate::array::{Array, RealClock, Waiting};
+use crate::block::{BitmapOrder, VolumeUuid};
 use crate::campaign::cleanup::{self, Leftover, Runs};
+use crate::campaign::restore::{StampedBlocks, put_back, stamped_blocks};
 use crate::campaign::store::RunState;
 use crate::cli::Context;
 use crate::cli::args::{Form, OutputArgs, TargetArgs};
@@ -11,11 +16,13 @@ use crate::cli::config::Seconds;
 use crate::cli::connect::connect;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::device::Host;
 use crate::qemu;
 use crate::sim;
 use crate::sim::attach::{clean_stale, stale_attachments};
 use clap::Args;
 use serde::Serialize;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// What to clean.
@@ -24,7 +31,7 @@ pub struct CleanArgs {
     /// Which array; without one only this machine is looked at. Volumes narrow the list.
     #[command(flatten)]
     pub target: TargetArgs,
-    /// Delete what is listed.
+    /// Delete what is listed, and put back the blocks that are listed.
     #[arg(long, visible_alias = "delete")]
     pub yes: bool,
     /// Also delete snapshots of runs that have no folder in --run-dir: they may go on elsewhere.
@@ -50,6 +57,16 @@ enum Line {
         run_state: &'static str,
         age_seconds: Option<u64>,
         deleted: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
+    /// Blocks that the handshake of a killed run may have left stamped.
+    Blocks {
+        volume: String,
+        device: String,
+        run: String,
+        lbas: Vec<u64>,
+        restored: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },
@@ -79,12 +96,25 @@ pub fn run(
     context: &mut Context,
 ) -> Result<Exit, Failure> {
     let mut lines = local(args.yes, context);
-    if args.target.first_given().is_some() {
-        lines.extend(snapshots(args, env_token, context)?);
+    let array = match args.target.first_given() {
+        Some(_) => {
+            let connection = args.target.connection(env_token, &[])?;
+            Some(connect(&connection, BitmapOrder::Little, context)?.client)
+        }
+        None => None,
+    };
+    lines.extend(blocks(args, array.as_ref().map(|client| client as &dyn Array), context));
+    if let Some(client) = &array {
+        lines.extend(snapshots(args, client, context)?);
     }
     let found = lines.len();
     let gone = |line: &&Line| {
-        matches!(line, Line::Snapshot { deleted: true, .. } | Line::Local { deleted: true, .. })
+        matches!(
+            line,
+            Line::Snapshot { deleted: true, .. }
+                | Line::Local { deleted: true, .. }
+                | Line::Blocks { restored: true, .. }
+        )
     };
     let deleted = lines.iter().filter(gone).count();
     let left = found - deleted;
@@ -97,7 +127,7 @@ pub fn run(
         }
     }
     if !args.yes && left > 0 {
-        context.ui.say("nothing was deleted; add --yes to delete what is listed");
+        context.ui.say("nothing was deleted or put back; add --yes to have that done");
     }
     Ok(exit)
 }
@@ -113,6 +143,15 @@ fn text(line: &Line) -> String {
             let age = age_seconds.map_or_else(|| "age unknown".to_owned(), age_text);
             let fate = fate(*deleted, why);
             format!("{name}  volume {volume}  {age}  run {run_state}  {fate}")
+        }
+        Line::Blocks { volume, device, run, lbas, restored, why } => {
+            let fate = match (restored, why) {
+                (true, None) => "put back".to_owned(),
+                (true, Some(why)) => format!("put back, but {why}"),
+                (false, why) => fate(false, why),
+            };
+            let count = lbas.len();
+            format!("{count} blocks of {device}  volume {volume}  stamped by run {run}  {fate}")
         }
         Line::Local { what, path, deleted, why } => {
             format!("{what} {path}  {}", fate(*deleted, why))
@@ -169,22 +208,79 @@ fn local_line<E: std::fmt::Display>(
     Line::Local { what, path, deleted, why }
 }
 
+impl CleanArgs {
+    /// The volumes that narrow the list; none is all.
+    fn volumes(&self) -> Vec<VolumeUuid> {
+        [self.target.source_uuid, self.target.target_uuid].into_iter().flatten().collect()
+    }
+
+    /// The device the flags name for a volume.
+    fn device(&self, volume: VolumeUuid) -> Option<&Path> {
+        let TargetArgs { source_uuid, target_uuid, source_device, target_device, .. } =
+            &self.target;
+        [(source_uuid, source_device), (target_uuid, target_device)]
+            .into_iter()
+            .find_map(|(uuid, device)| device.as_deref().filter(|_| *uuid == Some(volume)))
+    }
+}
+
+/// Blocks that killed runs may have left stamped.
+fn blocks(args: &CleanArgs, array: Option<&dyn Array>, context: &mut Context) -> Vec<Line> {
+    let found = match stamped_blocks(&args.output.run_dir, &args.volumes()) {
+        Ok(found) => found,
+        Err(error) => {
+            context.ui.say(&format!("warning: the run folders cannot be read: {error}"));
+            return Vec::new();
+        }
+    };
+    for error in &found.unreadable {
+        context.ui.say(&format!("warning: {error}"));
+    }
+    found.blocks.iter().map(|blocks| blocks_line(args, array, blocks)).collect()
+}
+
+fn blocks_line(args: &CleanArgs, array: Option<&dyn Array>, blocks: &StampedBlocks) -> Line {
+    let saved = &blocks.saved;
+    let device = args.device(saved.volume).unwrap_or(&saved.device);
+    let done = match array {
+        _ if !args.yes => None,
+        None => Some(Err("give --endpoint, so that the array can be asked for it".to_owned())),
+        Some(array) => Some(
+            array
+                .volume(saved.volume)
+                .map_err(|error| error.to_string())
+                .and_then(|info| put_back(&Host::default(), blocks, &info, device)),
+        ),
+    };
+    let (restored, why) = match done {
+        None => (false, None),
+        Some(Err(why)) => (false, Some(why)),
+        Some(Ok(put)) if put.kept.is_empty() => (true, None),
+        Some(Ok(put)) => (true, Some(format!("{} were written since and stay", put.kept))),
+    };
+    Line::Blocks {
+        volume: saved.volume.to_string(),
+        device: device.display().to_string(),
+        run: blocks.run.to_string(),
+        lbas: saved.blocks.iter().map(|(lba, _)| lba.get()).collect(),
+        restored,
+        why,
+    }
+}
+
 /// Snapshots with this tool's names on the array.
 fn snapshots(
     args: &CleanArgs,
-    env_token: Option<String>,
+    client: &dyn Array,
     context: &mut Context,
 ) -> Result<Vec<Line>, Failure> {
-    let connection = args.target.connection(env_token, &[])?;
-    let client = connect(&connection, BitmapOrder::Little, context)?.client;
-    let volumes: Vec<_> =
-        [args.target.source_uuid, args.target.target_uuid].into_iter().flatten().collect();
+    let volumes = args.volumes();
     let runs = Runs { root: &args.output.run_dir, own: None, delete_unknown: args.unknown_runs };
-    let found = cleanup::leftovers(&client, &volumes, runs, SystemTime::now())?;
+    let found = cleanup::leftovers(client, &volumes, runs, SystemTime::now())?;
     let left = if args.yes {
         let gone = args.delete_timeout.0;
         let waiting = Waiting { available: Duration::ZERO, gone, stop: context.stop.flag() };
-        Some(cleanup::delete(&client, &RealClock::new(), waiting, runs, &found))
+        Some(cleanup::delete(client, &RealClock::new(), waiting, runs, &found))
     } else {
         None
     };
@@ -220,7 +316,7 @@ fn snapshot_line(leftover: &Leftover, deleted: bool, why: Option<String>) -> Lin
 mod tests {
     use super::*;
     use crate::array::SnapshotState;
-    use crate::block::{RunId, SnapshotName, SnapshotUuid, VolumeUuid};
+    use crate::block::{RunId, SnapshotName, SnapshotUuid};
     use crate::cli::ui::Versioned;
 
     fn leftover() -> Leftover {

@@ -1,4 +1,6 @@
 //! `lbaudit doctor`: preflight. Opens nothing for writing, creates nothing.
+//!
+//! Not covered: what is looked at (`crate::campaign::doctor`).
 
 use crate::block::{BitmapOrder, Role};
 use crate::campaign::cleanup::Runs;

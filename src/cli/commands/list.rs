@@ -1,4 +1,6 @@
 //! `lbaudit list KIND` and `lbaudit explain NAME`: what there is, and what it means.
+//!
+//! Not covered: anything of a real array; it prints what this program knows by itself.
 
 use crate::cli::Context;
 use crate::cli::args::{Form, OutputArgs};

@@ -1,4 +1,6 @@
 //! `lbaudit selftest --fixed`: the table of planted bugs and the tests that catch them.
+//!
+//! Not covered: running the cases (`crate::campaign::selftest`).
 
 use crate::campaign::selftest::{BugScore, Planted, empty_rows, score, table};
 use crate::cli::Context;

@@ -1,4 +1,6 @@
 //! `lbaudit sim serve`: the simulator as a process of its own.
+//!
+//! Not covered: the server itself and its attachments (`crate::sim`).
 
 use crate::cli::Context;
 use crate::cli::config::Size;

@@ -1,4 +1,6 @@
 //! `lbaudit suite`: opens the target, runs the chosen tests, reports, cleans up.
+//!
+//! Not covered: what the tests do (`crate::suite`) and how results look (`crate::report`).
 
 use crate::array::{Array, RealClock, Waiting};
 use crate::block::{BitmapOrder, BlockSize, Geometry, LbaCount, LbaSet, Role, RunId};
@@ -263,7 +265,13 @@ fn on_array(
         shapes: shapes.clone(),
     };
     let waits = waiting(job, stop.flag());
-    let port = volumes::RunPort { array: &array, clock: &clock, waiting: waits, ledger: &ledger };
+    let port = volumes::RunPort {
+        array: &array,
+        clock: &clock,
+        waiting: waits,
+        ledger: &ledger,
+        journal: &journal,
+    };
     let armed = volumes::arm(&port, opened, shapes, &mut model, config.policy, &context.stop)?;
     facts.findings = armed.findings;
     facts.remarks.extend(armed.notes);

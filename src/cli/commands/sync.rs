@@ -111,11 +111,20 @@ pub fn run(
     stop.on_second(clean_command(&connection, &wanted));
     let limit = args.available_timeout.0;
     let waiting = Waiting { available: limit, gone: limit, stop: stop.flag() };
-    let port = volumes::RunPort { array: &array, clock: &clock, waiting, ledger: &ledger };
+    let port = volumes::RunPort {
+        array: &array,
+        clock: &clock,
+        waiting,
+        ledger: &ledger,
+        journal: &journal,
+    };
     let mut model = Model::new(run_id, &shapes, array.capabilities());
     let armed = volumes::arm(&port, opened, shapes, &mut model, Policy::Chunk, &stop)?;
     for finding in &armed.findings {
         context.ui.say(&format!("warning: handshake: {finding}"));
+    }
+    for note in &armed.notes {
+        context.ui.say(&format!("note: {note}"));
     }
     context.ui.say("note: the live source is read; the copy is that of the snapshot only while nobody writes to it");
     let request = WalkRequest {
