@@ -198,3 +198,99 @@ impl InProcess {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::case::run_case;
+    use super::*;
+    use crate::block::{CloneFullDiff, Extent, Freedoms, Lba, RollbackKind};
+    use crate::oracle::Verdict;
+    use crate::scenario::{Label, Op, Scenario};
+
+    fn header() -> Header {
+        let block = BlockSize::SMALLEST;
+        let shape = |len, fresh| Geometry { block, len: LbaCount::new(len), fresh };
+        let volumes = [
+            (Role::Source, shape(645, false)),
+            (Role::Target, shape(700, false)),
+            (Role::Neighbour, shape(100, true)),
+        ];
+        Header { page_limit: Some(2), ..Header::new(volumes.into(), Policy::Chunk, "a test") }
+    }
+
+    #[test]
+    fn each_volume_has_its_own_size_and_past() {
+        let target = InProcess::of_header(&header(), RunId::from_u128(1)).expect("sets up");
+        let sut = target.sut();
+        for (role, shape) in &header().volumes {
+            let device = sut.volumes.get(role).expect("is there").device();
+            assert_eq!(device.len_lbas(), shape.len);
+            let mut bytes = vec![0; 100 * 64];
+            device.read_at(crate::block::ByteOffset::new(0), &mut bytes).expect("reads");
+            assert_eq!(bytes.iter().all(|&byte| byte == 0), shape.fresh, "{role}");
+        }
+        let header = Header {
+            rollback: RollbackKind::Forks,
+            clone_full_diff: CloneFullDiff::SinceClone,
+            ..header()
+        };
+        let target = InProcess::of_header(&header, RunId::from_u128(1)).expect("sets up");
+        let capabilities = crate::array::Array::capabilities(target.array());
+        assert_eq!(capabilities.rollback, RollbackKind::Forks);
+        assert_eq!(capabilities.clone_full_diff, Some(CloneFullDiff::SinceClone));
+        assert_eq!(capabilities.page_limit, Some(2));
+    }
+
+    #[test]
+    fn an_honest_array_with_every_freedom_passes() {
+        let write = |start, lbas| Op::Write { at: Extent::lbas(start, lbas) };
+        let take = |label| Op::Take { label: Label(label), wait: true };
+        let diff = |snap, base: Option<u32>| Op::Diff {
+            snap: Label(snap),
+            base: base.map(Label),
+            from: Lba::new(0),
+            between_pages: None,
+        };
+        let sync = |snap, base: Option<u32>| Op::Sync {
+            snap: Label(snap),
+            base: base.map(Label),
+            from: SyncSource::Snapshot,
+            during: Vec::new(),
+        };
+        let ops = vec![
+            take(0),
+            write(3, 70),
+            take(1),
+            Op::Rewrite { at: Extent::lbas(3, 40) },
+            write(400, 9),
+            Op::On { volume: Role::Neighbour, op: Box::new(write(3, 1)) },
+            take(2),
+            diff(1, Some(0)),
+            diff(2, Some(1)),
+            diff(2, Some(0)),
+            diff(2, Some(0)),
+            sync(2, None),
+            Op::Discard { at: Extent::lbas(0, 300) },
+            take(3),
+            Op::Delete { label: Label(2), wait: true },
+            diff(3, None),
+            sync(3, Some(1)),
+        ];
+        for seed in 0..60 {
+            let freedoms = Freedoms {
+                seed,
+                chunk_rounded: true,
+                elide_same_content: true,
+                late_available: true,
+                late_cut: true,
+                slow_delete: true,
+                uneven_pages: true,
+                repeated_edges: true,
+                ..Freedoms::NONE
+            };
+            let scenario = Scenario::new(Header { freedoms, ..header() }, ops.clone());
+            let outcome = run_case(&scenario, Checks::ALL, &mut |_| ()).expect("sets up");
+            assert_eq!(outcome.verdict, Verdict::Pass, "seed {seed}");
+        }
+    }
+}

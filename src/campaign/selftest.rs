@@ -25,8 +25,11 @@ pub enum Planted {
 impl Planted {
     /// Both catalogues.
     pub fn all() -> Vec<Planted> {
-        let array = Bug::ALL.iter().copied().map(Planted::Array);
-        array.chain(PipelineBug::ALL.into_iter().map(Planted::Pipeline)).collect()
+        Planted::array_side().chain(PipelineBug::ALL.into_iter().map(Planted::Pipeline)).collect()
+    }
+    /// The catalogue of the array.
+    pub fn array_side() -> impl Iterator<Item = Planted> {
+        Bug::ALL.iter().copied().map(Planted::Array)
     }
     /// The bug of this name.
     pub fn from_name(name: &str) -> Option<Planted> {
@@ -52,6 +55,13 @@ impl Planted {
         match self {
             Planted::Array(bug) => (Some(bug.spec().modelled_on), bug.spec().mechanism),
             Planted::Pipeline(bug) => (None, bug.description()),
+        }
+    }
+    /// Steps of its listed witness before the observing one.
+    pub const fn witness_len(self) -> u32 {
+        match self {
+            Planted::Array(bug) => bug.spec().witness_len,
+            Planted::Pipeline(bug) => bug.witness_len(),
         }
     }
     /// Names of the kinds it may be found as.

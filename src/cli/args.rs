@@ -263,3 +263,26 @@ pub struct SuiteArgs {
     #[arg(skip)]
     pub folded: bool,
 }
+
+/// Exhaustive checking in a small scope.
+#[derive(Args, Clone, Debug)]
+pub struct ExploreArgs {
+    /// Operations of a sequence at most.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub depth: usize,
+    /// Plant this bug and end at the first sequence that shows it; repeatable.
+    #[arg(long, value_name = "BUG")]
+    pub plant: Vec<String>,
+    /// Plant each bug of the array in turn.
+    #[arg(long, conflicts_with = "plant")]
+    pub bugs: bool,
+    /// Distinct states at most.
+    #[arg(long, value_name = "N", default_value_t = 50_000_000)]
+    pub max_states: u64,
+    /// How long one search may take.
+    #[arg(long, value_name = "TIME", default_value = "120s")]
+    pub time: Seconds,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}

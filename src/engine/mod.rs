@@ -5,6 +5,7 @@
 mod answer;
 mod checks;
 mod event;
+pub mod explore;
 mod interp;
 mod precheck;
 mod session;

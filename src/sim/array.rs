@@ -66,6 +66,11 @@ impl SimArray {
         self.shared.state().volume(uuid).cloned()
     }
 
+    /// Looks at everything behind the handles.
+    pub(super) fn with_state(&self, look: impl FnOnce(&State)) {
+        look(&self.shared.state());
+    }
+
     /// A volume name that is not in use.
     pub(super) fn free_name(&self, kind: &str) -> String {
         let number = self.shared.state().number();

@@ -43,6 +43,13 @@ pub(super) struct Armed {
     left: u32,
 }
 
+impl Armed {
+    /// It as a word that no other fault has; never 0.
+    pub(super) fn word(self) -> u64 {
+        (self.fault as u64 + 1) << 32 | u64::from(self.left)
+    }
+}
+
 impl SimArray {
     /// Lets the `nth` operation from now on (counted from 1) that can meet `fault` meet it; it takes
     /// the place of one that was armed before.

@@ -20,6 +20,7 @@ mod bugs;
 mod calls;
 mod diff;
 mod faults;
+mod fingerprint;
 pub mod fuse;
 pub mod jwt;
 mod legal;
@@ -51,6 +52,7 @@ mod witness_bench;
 pub use array::SimArray;
 pub use bugs::{Bug, BugSpec};
 pub use faults::SimFault;
+pub use fingerprint::NameBlock;
 pub use tracking::Preload;
 pub use volume::{SimDevice, SimIoError};
 

@@ -19,18 +19,18 @@ type Unit = Arc<Box<[u8]>>;
 pub(super) struct Store {
     unit_bytes: usize,
     /// What the volume holds; a unit that is missing reads as zeros.
-    live: BTreeMap<u64, Unit>,
+    pub(super) live: BTreeMap<u64, Unit>,
     /// What snapshots still need, in order of their cuts.
-    kept: Vec<Kept>,
+    pub(super) kept: Vec<Kept>,
     /// Whether writes leave snapshots alone; only a planted bug says no.
     freezes: bool,
 }
 
 /// What was overwritten after one snapshot and before the next; `None` was a hole.
 #[derive(Debug)]
-struct Kept {
-    cut: u64,
-    units: BTreeMap<u64, Option<Unit>>,
+pub(super) struct Kept {
+    pub(super) cut: u64,
+    pub(super) units: BTreeMap<u64, Option<Unit>>,
 }
 
 /// One stretch of bytes inside one unit.
@@ -175,7 +175,7 @@ impl Store {
     }
 
     /// A unit as the snapshot at place `since` holds it.
-    fn unit_since(&self, since: usize, unit: u64) -> Option<&Unit> {
+    pub(super) fn unit_since(&self, since: usize, unit: u64) -> Option<&Unit> {
         let kept = self.kept[since..].iter().find_map(|kept| kept.units.get(&unit));
         kept.map_or_else(|| self.live.get(&unit), Option::as_ref)
     }

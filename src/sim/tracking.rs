@@ -57,7 +57,7 @@ pub(super) struct Moment {
 pub(super) struct Epoch {
     pub(super) masks: Masks,
     /// Bits that planted bugs fail to write down; a restart drops them.
-    unsaved: Masks,
+    pub(super) unsaved: Masks,
     /// Planted: every LBA counts as changed.
     pub(super) everything: bool,
     /// Planted: LBAs that were written with what they held already.
@@ -96,18 +96,18 @@ pub(super) struct Tracking {
 #[derive(Default, Debug)]
 pub(super) struct Planted {
     /// Epochs of a dead volume of the same identity.
-    inherited_epochs: usize,
+    pub(super) inherited_epochs: usize,
     /// Chunks the tracker was made for, and whether the volume has outgrown them.
-    made_for_chunks: u64,
-    outgrown: bool,
+    pub(super) made_for_chunks: u64,
+    pub(super) outgrown: bool,
     /// The last big discard of this epoch.
-    hole: Option<Range<u64>>,
-    cuts_since_restart: Option<u32>,
+    pub(super) hole: Option<Range<u64>>,
+    pub(super) cuts_since_restart: Option<u32>,
     /// Answers by base, and the number of walks begun by base and snapshot.
     pub(super) answers: BTreeMap<Option<u64>, Masks>,
     pub(super) walks: BTreeMap<(Option<u64>, u64), u64>,
     /// One-shot: the next tracking record cannot be stored.
-    record_fails: bool,
+    pub(super) record_fails: bool,
 }
 
 /// The bits that the LBAs of `lbas` have, chunk by chunk.

@@ -6,6 +6,7 @@ pub mod clean;
 pub mod diff;
 pub mod doctor;
 mod hunt;
+pub mod explore;
 pub mod list;
 pub mod replay;
 pub mod selftest;
