@@ -4,7 +4,8 @@
 //! the violation, and the kinds of operations of its witness are compared with those of the shrunk
 //! scenario (shared ones, each as often as both have it, over all); at least half must agree. Then,
 //! among those equally near, the ones that show the same kind of violation when they are planted and
-//! exactly this scenario is run. A likeness is a hint for whoever looks for the cause, no proof.
+//! exactly this scenario is run. A likeness is a hint for whoever looks for the cause, no proof. Not
+//! covered: defects that nobody has planted yet.
 
 use super::case::run_case;
 use super::finding::op_kinds;

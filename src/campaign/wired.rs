@@ -3,7 +3,8 @@
 //! JSON and HTTP can get wrong.
 //!
 //! The data plane stays in this process, and time virtual; blocks are 4 KiB, the API's unit. What
-//! the API does not offer (rollback, resize, restart, clones, reading snapshots) is skipped.
+//! the API does not offer (rollback, resize, restart, clones, reading snapshots) is skipped. Not covered: the
+//! data plane (`super::embedded`).
 
 use super::case::{CaseOutcome, RUN, run_on};
 use super::inproc::InProcess;

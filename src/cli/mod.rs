@@ -20,9 +20,7 @@ pub use failure::Failure;
 
 use args::OutputArgs;
 use clap::{Parser, Subcommand};
-use commands::{
-    check, clean, diff, doctor, explore, list, replay, selftest, serve, suite, sync,
-};
+use commands::{check, clean, diff, doctor, explore, list, replay, selftest, serve, suite, sync};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;

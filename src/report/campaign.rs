@@ -1,6 +1,7 @@
 //! The screens of a campaign: its first lines, the status line while it runs, the last lines.
 //!
-//! Times come in as values, so whole screens are golden-tested.
+//! Times come in as values, so whole screens are golden-tested. Not covered: findings
+//! ([`super::finding_lines`]).
 
 use super::ProgressKind;
 use crate::campaign::check::Totals;

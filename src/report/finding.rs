@@ -1,5 +1,5 @@
 //! The screen of a finding: what is wrong, what was expected and reported, the operations that
-//! matter, and how to see it again.
+//! matter, and how to see it again. Not covered: its files (`crate::campaign::finding`).
 
 use super::violation::violation_lines;
 use crate::campaign::finding::Finding;

@@ -1,5 +1,5 @@
 //! What `check` and `soak` do while cases run: look into what fails, say it once for each cause,
-//! show how far they are, and sum up.
+//! show how far they are, and sum up. Not covered: running the cases (`crate::campaign::check`).
 
 use crate::campaign::check::{Failure as Failed, Observer, Totals};
 use crate::campaign::finding::{Finding, Investigator, Signature};

@@ -1,5 +1,6 @@
 //! `lbaudit replay`: runs exactly the operations of a file or of a named case once, or a folder of
-//! regressions. `lbaudit shrink`: makes a scenario that shows a violation shorter.
+//! regressions. `lbaudit shrink`: makes a scenario that shows a violation shorter. Not covered:
+//! other targets than the simulator.
 
 use super::check::{check_planted, profile};
 use crate::campaign::case::{CaseOutcome, run_case};
