@@ -9,7 +9,7 @@ use super::by_hand::script;
 use super::case::CaseOutcome;
 use super::check::{Failure, Runner};
 use super::store::{create_private, sync_folder};
-use crate::engine::shrink::{ShrinkBudget, Shrunk, shrink};
+use crate::engine::{ShrinkBudget, Shrunk, shrink};
 use crate::oracle::{Kind, Violation};
 use crate::scenario::{Op, Scenario, write_trace};
 use serde::Serialize;

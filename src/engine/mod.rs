@@ -6,9 +6,11 @@ mod answer;
 mod checks;
 mod event;
 pub mod explore;
+mod r#gen;
 mod interp;
 mod precheck;
 mod session;
+mod shrink;
 mod sut;
 mod transfer;
 mod verify;
@@ -17,6 +19,11 @@ mod verify;
 mod tests;
 
 pub use event::Event;
+pub use r#gen::{
+    BadCaseName, CaseName, Entropy, GENERATOR_VERSION, Offers, PROFILES, Profile, Seeded, Words,
+    focus_name, generate, generate_from,
+};
 pub use interp::{Answers, run, run_answered};
 pub use precheck::{Contradiction, allowed_to_fail, precheck};
+pub use shrink::{ShrinkBudget, ShrinkStep, Shrunk, shrink};
 pub use sut::{DeviceHandle, Ledger, Pipeline, Sut, SutVolume};

@@ -9,7 +9,7 @@ use crate::cli::Context;
 use crate::cli::args::Form;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
-use crate::engine::r#gen::CaseName;
+use crate::engine::CaseName;
 use crate::oracle::{Kind, Verdict};
 use crate::report::{CampaignEnd, StatusDisplay, end_lines, finding_lines, rate, status_line};
 use serde::Serialize;

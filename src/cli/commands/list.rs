@@ -7,7 +7,7 @@ use crate::cli::args::{Form, OutputArgs};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::select::nearest_of;
-use crate::engine::r#gen::PROFILES;
+use crate::engine::PROFILES;
 use crate::oracle::Kind;
 use crate::sim::Bug;
 use crate::suite::SUITE;
