@@ -120,6 +120,12 @@ impl RunId {
     pub const fn low_u64(self) -> u64 {
         self.0 as u64
     }
+    /// The digits of its text.
+    fn chars(self) -> [u8; RUN_ID_CHARS] {
+        std::array::from_fn(|place| {
+            BASE32[(self.0 >> ((RUN_ID_CHARS - 1 - place) * 5) & 31) as usize]
+        })
+    }
     /// A new random run id.
     pub fn random() -> RunId {
         // A version-4 UUID has six fixed bits; two of them, rotated, leave none.
@@ -133,11 +139,8 @@ fn base32_value(c: u8) -> Option<u128> {
 
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for place in (0..RUN_ID_CHARS).rev() {
-            let digit = (self.0 >> (place * 5) & 31) as usize;
-            write!(f, "{}", char::from(BASE32[digit]))?;
-        }
-        Ok(())
+        // Names are made for every snapshot of every case: in one go, not by the character.
+        f.write_str(std::str::from_utf8(&self.chars()).unwrap_or_default())
     }
 }
 
@@ -184,8 +187,12 @@ impl SnapshotName {
     }
     fn check(self) -> char {
         // Any digit or swap of two digits changes a position-weighted sum modulo a prime.
-        let text = format!("{}{}", self.run, self.seq);
-        let sum = text.bytes().zip(1u32..).fold(0u32, |sum, (c, place)| sum + u32::from(c) * place);
+        let powers = (0..10).rev().map(|place| 10u32.pow(place));
+        let digits = powers
+            .skip_while(|&power| power > self.seq.max(1))
+            .map(|power| b"0123456789"[(self.seq / power % 10) as usize]);
+        let text = self.run.chars().into_iter().chain(digits);
+        let sum = text.zip(1u32..).fold(0u32, |sum, (c, place)| sum + u32::from(c) * place);
         char::from(BASE32[(sum % 31) as usize])
     }
 }

@@ -24,6 +24,7 @@ pub mod nearest;
 pub mod replay;
 pub mod restore;
 pub mod selftest;
+pub mod selftest_matrix;
 pub mod store;
 #[cfg(test)]
 mod testing;

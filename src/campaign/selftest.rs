@@ -144,14 +144,25 @@ fn with(bug: Option<Planted>) -> InProcessConfig {
 /// # Errors
 /// The first that [`score`] answered.
 pub fn table(bugs: &[Planted], stop: &AtomicBool) -> Result<Vec<BugScore>, SimError> {
+    let scored = |bug| score(Some(bug)).map(|found| BugScore { bug, found });
+    in_order(bugs, stop, scored).into_iter().collect()
+}
+
+/// Does the same with each bug on every core; results come in the order of `bugs`. Ends early, with
+/// fewer results, when `stop` is set.
+pub(super) fn in_order<R: Send>(
+    bugs: &[Planted],
+    stop: &AtomicBool,
+    each: impl Fn(Planted) -> R + Sync,
+) -> Vec<R> {
     let next = AtomicUsize::new(0);
-    let scores = Mutex::new(Vec::new());
+    let results = Mutex::new(Vec::new());
     let work = || {
         while !stop.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(&bug) = bugs.get(index) else { return };
-            let found = score(Some(bug)).map(|found| BugScore { bug, found });
-            scores.lock().unwrap_or_else(PoisonError::into_inner).push((index, found));
+            let result = each(bug);
+            results.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
         }
     };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -160,9 +171,9 @@ pub fn table(bugs: &[Planted], stop: &AtomicBool) -> Result<Vec<BugScore>, SimEr
             scope.spawn(work);
         }
     });
-    let mut scores = scores.into_inner().unwrap_or_else(PoisonError::into_inner);
-    scores.sort_by_key(|(index, _)| *index);
-    scores.into_iter().map(|(_, found)| found).collect()
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// The fixed tests that no bug of the table makes fail.

@@ -193,8 +193,18 @@ impl Tracking {
     pub(super) fn page(&mut self, ask: Ask, freedoms: &Freedoms) -> SimPage {
         if !self.bugs.any(ANSWER_BUGS) {
             let first = ask.base.map_or(0, |base| base + 1);
-            let epochs = self.links[first..=ask.snap].iter().map(|link| &link.epoch);
             let from = ask.offset_lba / CHUNK;
+            if let (Some(_), [link]) = (ask.base, &self.links[first..=ask.snap])
+                && !link.epoch.everything
+            {
+                // The commonest question, about neighbours: nothing to be ORed.
+                let masks = link.epoch.masks.range(from..);
+                let mut changed = masks
+                    .map(|(&chunk, &bits)| (chunk, bits & below(chunk, ask.len_lbas)))
+                    .filter(|&(_, bits)| bits != 0);
+                return self.shaped(ask, freedoms, &mut changed);
+            }
+            let epochs = self.links[first..=ask.snap].iter().map(|link| &link.epoch);
             let mut changed = self.changed(epochs, ask.base.is_none(), from, ask.len_lbas);
             return self.shaped(ask, freedoms, &mut changed);
         }

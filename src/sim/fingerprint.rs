@@ -71,14 +71,8 @@ impl Words<'_> {
     }
 
     fn state(&mut self, state: &State) {
-        let State {
-            volumes,
-            snapshots,
-            forks,
-            last_number: _,
-            snapshots_made,
-            dead_epochs,
-        } = state;
+        let State { volumes, snapshots, forks, last_number: _, snapshots_made, dead_epochs } =
+            state;
         let mut alive: Vec<&Snapshot> =
             snapshots.iter().filter(|snapshot| !snapshot.is_gone(self.now)).collect();
         alive.sort_by_key(|snapshot| snapshot.cut);
@@ -188,8 +182,8 @@ impl Words<'_> {
         for (place, kept) in store.kept.iter().enumerate() {
             self.rank(kept.cut);
             for (unit, bytes) in &kept.units {
-                let later = store.unit_since(place + 1, *unit).map(|bytes| &***bytes);
-                self.unit(*unit, bytes.as_ref().map(|bytes| &***bytes), later);
+                let later = store.unit_since(place + 1, *unit).map(|bytes| &**bytes);
+                self.unit(*unit, bytes.as_ref().map(|bytes| &**bytes), later);
             }
             self.put(u64::MAX);
         }

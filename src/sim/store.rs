@@ -1,6 +1,6 @@
 //! Contents of one volume and its snapshots: a sparse map of units, copied on write.
 //!
-//! A unit is 16 LBAs, a quarter of the 64-LBA chunk that tracking speaks of. Only units that were
+//! A unit is 4 LBAs, a sixteenth of the 64-LBA chunk that tracking speaks of. Only units that were
 //! written take memory, so a 64 TiB volume costs nothing. A snapshot keeps a unit's old contents
 //! when the live unit is first written after its cut. Not covered: what changed (`tracking`), sizes
 //! and bounds (`volume`).
@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// LBAs of one unit of storage: small enough that copying one on write is cheap.
-const UNIT_LBAS: usize = 16;
+const UNIT_LBAS: usize = 4;
 
 /// Contents of one unit; shared between the volume, its snapshots and its clones.
-type Unit = Arc<Box<[u8]>>;
+type Unit = Arc<[u8]>;
 
 /// Contents of a volume now and at each of its snapshots.
 #[derive(Debug)]
@@ -99,9 +99,9 @@ impl Store {
                     self.live.insert(piece.unit, new_unit(new));
                 }
                 None => {
-                    let mut unit = vec![0; self.unit_bytes].into_boxed_slice();
-                    unit[piece.inside].copy_from_slice(new);
-                    self.live.insert(piece.unit, Arc::new(unit));
+                    let mut unit: Unit = std::iter::repeat_n(0, self.unit_bytes).collect();
+                    Arc::make_mut(&mut unit)[piece.inside].copy_from_slice(new);
+                    self.live.insert(piece.unit, unit);
                 }
             }
         }
@@ -199,7 +199,7 @@ impl Store {
 }
 
 fn new_unit(bytes: &[u8]) -> Unit {
-    Arc::new(bytes.into())
+    Arc::from(bytes)
 }
 
 fn fill(buf: &mut [u8], piece: &Piece, unit: Option<&Unit>) {

@@ -1,4 +1,5 @@
-//! `lbaudit explore`: every short sequence of operations, on the simulator in process.
+//! `lbaudit explore`: every short sequence of operations, on the simulator in process. Not covered:
+//! the search itself (`crate::campaign::explore`).
 
 use crate::campaign::explore::{ScopeReport, SmallScope, describe, out_of_alphabet};
 use crate::campaign::selftest::Planted;

@@ -1,0 +1,511 @@
+//! The kill matrix: every planted bug against random checking, the lower-bound-only baseline, the
+//! 20 fixed tests and the exhaustive search. The bug is switched on in the target and nobody tells
+//! the checker.
+//!
+//! The matrix is itself under test: an honest row that must stay clean, a canary (an oracle without
+//! checks) that must find nothing, so that a green matrix means something.
+//! Not covered: how cases are drawn and shrunk ([`Cases`]), how the matrix is shown (`crate::cli`).
+
+use super::case::run_case;
+use super::explore::{SmallScope, out_of_alphabet};
+use super::selftest::{Found, Planted, in_order, score};
+use crate::engine::Event;
+use crate::engine::explore::Limits;
+use crate::oracle::{CheckId, Checks, Kind, Verdict};
+use crate::scenario::Scenario;
+use crate::sim::SimError;
+use serde::Serialize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Where random cases come from, and how one that fails is shortened.
+pub trait Cases: Sync {
+    /// The case of this name: a pure function.
+    fn case(&self, seed: u64, case: u64) -> Scenario;
+    /// A shorter scenario for which `reproduces` still holds.
+    fn shrink(
+        &self,
+        scenario: &Scenario,
+        reproduces: &mut dyn FnMut(&Scenario) -> bool,
+    ) -> Scenario;
+    /// What the first cases of a seed should have reached and did not, for people.
+    fn missed_goals(&self, seed: u64, cases: u64) -> Vec<String>;
+}
+
+/// How much is spent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Budget {
+    /// Seeds 1, 2, ... of random checking.
+    pub seeds: u64,
+    /// Cases of one seed at most, for each bug.
+    pub cases: u64,
+    /// Time of one exhaustive search.
+    pub explore: Duration,
+    /// Depth of the exhaustive search.
+    pub explore_depth: usize,
+}
+
+/// The first kill of one seed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Kill {
+    ops: u64,
+    kind: Kind,
+    scenario: Scenario,
+}
+
+/// What random checking made of one target.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct RandomScore {
+    /// Seeds that found it, with a listed kind.
+    pub killed: u64,
+    /// Operations to the first kill, for the seeds that killed, ascending.
+    pub ops: Vec<u64>,
+    /// Kinds of the first kills.
+    pub kinds: Vec<Kind>,
+    /// First findings that are of no listed kind: kind and sentence.
+    pub unlisted: Vec<(Kind, String)>,
+    /// Steps before the observing one after shrinking, for each kill.
+    pub shrunk: Vec<usize>,
+}
+
+impl RandomScore {
+    /// Median number of operations to the first kill; seeds without a kill count as never.
+    pub fn median_ops(&self, seeds: u64) -> Option<u64> {
+        let middle = usize::try_from(seeds.saturating_sub(1) / 2).ok()?;
+        self.ops.get(middle).copied()
+    }
+    /// The longest finding after shrinking.
+    pub fn longest(&self) -> Option<usize> {
+        self.shrunk.iter().copied().max()
+    }
+}
+
+/// What the exhaustive search made of a bug.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ExploreScore {
+    /// Operations of the shortest sequence that shows it, and the kind.
+    pub found: Option<(usize, Kind)>,
+    /// The depth that was searched to the end.
+    pub depth: usize,
+    /// What its witness needs that the alphabet has not.
+    pub needs: Option<&'static str>,
+}
+
+/// One bug.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct MatrixRow {
+    /// Its name.
+    pub name: &'static str,
+    /// `array` or `pipeline`.
+    pub side: &'static str,
+    /// Kinds it may be found as.
+    pub kinds: &'static [&'static str],
+    /// Its listed length.
+    pub listed_len: u32,
+    /// Fixed tests that catch it.
+    pub fixed: Vec<&'static str>,
+    /// Random checking with the full oracle.
+    pub random: RandomScore,
+    /// Seeds in which the lower-bound-only baseline finds it, on the same cases.
+    pub baseline_killed: u64,
+    /// The exhaustive search; it does without the pipeline.
+    pub explore: Option<ExploreScore>,
+}
+
+/// An honest target under the same cases.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct HonestRow {
+    /// Cases that were run.
+    pub cases: u64,
+    /// Operations that were run.
+    pub ops: u64,
+    /// What was wrongly called wrong: the case and the sentence.
+    pub false_alarms: Vec<(u64, u64, String)>,
+    /// Fixed tests that fail on it.
+    pub fixed: Vec<&'static str>,
+    /// Cases that could not be judged.
+    pub unknown: u64,
+    /// What the cases should have reached and did not.
+    pub missed_goals: Vec<String>,
+}
+
+/// The matrix.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Matrix {
+    /// Seeds of random checking.
+    pub seeds: u64,
+    /// The bugs.
+    pub rows: Vec<MatrixRow>,
+    /// The honest target.
+    pub honest: HonestRow,
+    /// The bug that the canary planted, and in how many seeds an oracle without checks found it.
+    pub canary: Option<(&'static str, u64)>,
+}
+
+impl MatrixRow {
+    /// Whether only a figure of the fixed suite can show it: speed is not judged elsewhere.
+    fn only_a_figure(&self) -> bool {
+        self.kinds == [Kind::Figure.name()]
+    }
+    /// What this row has against a green self-test.
+    fn faults(&self) -> Vec<String> {
+        let name = self.name;
+        let mut faults = Vec::new();
+        let survives = match self.only_a_figure() {
+            true => self.fixed.is_empty(),
+            false => self.random.killed == 0,
+        };
+        if survives {
+            faults.push(format!("{name} survives"));
+        }
+        if let Some((kind, sentence)) = self.random.unlisted.first() {
+            faults
+                .push(format!("{name} is first found as {kind}, which is not listed: {sentence}"));
+        }
+        let listed = usize::try_from(self.listed_len).unwrap_or(usize::MAX);
+        if let Some(longest) = self.random.longest().filter(|longest| *longest > listed) {
+            faults.push(format!("{name} shrinks to {longest} operations, listed are {listed}"));
+        }
+        faults
+    }
+}
+
+impl Matrix {
+    /// Everything that keeps the self-test from passing.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults: Vec<String> = self.rows.iter().flat_map(MatrixRow::faults).collect();
+        let alarms = self.honest.false_alarms.iter();
+        faults.extend(
+            alarms.map(|(seed, case, text)| format!("false alarm g1:{seed}:{case}: {text}")),
+        );
+        faults.extend(
+            self.honest.fixed.iter().map(|test| format!("{test} fails on the honest target")),
+        );
+        faults.extend(self.honest.missed_goals.iter().map(|goal| format!("never reached: {goal}")));
+        if let Some((name, killed)) = self.canary.filter(|(_, killed)| *killed > 0) {
+            faults.push(format!("an oracle without checks finds {name} in {killed} seeds"));
+        }
+        faults
+    }
+    /// Bugs that random checking finds, that the baseline misses, that the fixed tests miss.
+    pub fn totals(&self) -> (usize, usize, usize) {
+        let count = |wanted: &dyn Fn(&MatrixRow) -> bool| {
+            self.rows.iter().filter(|row| wanted(row)).count()
+        };
+        (
+            count(&|row| row.random.killed > 0),
+            count(&|row| row.baseline_killed == 0),
+            count(&|row| row.fixed.is_empty()),
+        )
+    }
+}
+
+/// An oracle without checks.
+pub fn no_checks() -> Checks {
+    CheckId::ALL.into_iter().fold(Checks::ALL, Checks::without)
+}
+
+/// Runs a case and answers its verdict, operations and the step of its first violation.
+fn judged(scenario: &Scenario, checks: Checks) -> Result<(Verdict, u64, Option<usize>), SimError> {
+    let (mut step, mut failed_at) = (0, None);
+    let outcome = run_case(scenario, checks, &mut |event| match event {
+        Event::Step { index, .. } => step = index,
+        Event::Violation { .. } => failed_at = failed_at.or(Some(step)),
+        _ => {}
+    })?;
+    Ok((outcome.verdict, outcome.ops, failed_at))
+}
+
+/// One seed against one bug: the first case that fails with a listed kind.
+fn hunt(
+    cases: &dyn Cases,
+    bug: Planted,
+    checks: Checks,
+    (seed, most): (u64, u64),
+    unlisted: &mut Vec<(Kind, String)>,
+    stop: &AtomicBool,
+) -> Result<Option<Kill>, SimError> {
+    let mut spent = 0;
+    for case in 0..most {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let mut scenario = cases.case(seed, case);
+        scenario.header.planted = vec![bug.name().to_owned()];
+        let (verdict, ops, _) = judged(&scenario, checks)?;
+        spent += ops;
+        let Some(violation) = verdict.violation() else { continue };
+        if bug.kinds().contains(&violation.kind.name()) {
+            return Ok(Some(Kill { ops: spent, kind: violation.kind, scenario }));
+        }
+        unlisted.push((violation.kind, violation.sentence.clone()));
+    }
+    Ok(None)
+}
+
+/// Steps before the observing one, after shrinking.
+fn shrunk_len(cases: &dyn Cases, kill: &Kill) -> Result<Option<usize>, SimError> {
+    let mut same_kind = |candidate: &Scenario| {
+        let verdict = judged(candidate, Checks::ALL).map(|(verdict, ..)| verdict);
+        verdict.is_ok_and(|verdict| verdict.violation().is_some_and(|v| v.kind == kill.kind))
+    };
+    let shrunk = cases.shrink(&kill.scenario, &mut same_kind);
+    Ok(judged(&shrunk, Checks::ALL)?.2)
+}
+
+/// Random checking with the full oracle, over all seeds.
+fn random(
+    cases: &dyn Cases,
+    bug: Planted,
+    budget: Budget,
+    stop: &AtomicBool,
+) -> Result<RandomScore, SimError> {
+    let mut score = RandomScore::default();
+    for seed in 1..=budget.seeds {
+        let from = (seed, budget.cases);
+        if let Some(kill) = hunt(cases, bug, Checks::ALL, from, &mut score.unlisted, stop)? {
+            score.killed += 1;
+            score.ops.push(kill.ops);
+            score.kinds.push(kill.kind);
+            score.shrunk.extend(shrunk_len(cases, &kill)?);
+        }
+    }
+    score.ops.sort_unstable();
+    score.kinds.sort_unstable();
+    score.kinds.dedup();
+    Ok(score)
+}
+
+/// In how many seeds these checks find a bug at all.
+fn kills_with(
+    cases: &dyn Cases,
+    bug: Planted,
+    checks: Checks,
+    budget: Budget,
+    stop: &AtomicBool,
+) -> Result<u64, SimError> {
+    let mut killed = 0;
+    for seed in 1..=budget.seeds {
+        let kill = hunt(cases, bug, checks, (seed, budget.cases), &mut Vec::new(), stop)?;
+        killed += u64::from(kill.is_some());
+    }
+    Ok(killed)
+}
+
+fn exhaustively(bug: Planted, budget: Budget, stop: &AtomicBool) -> Option<ExploreScore> {
+    let Planted::Array(_) = bug else { return None };
+    let start = Instant::now();
+    let expired = || stop.load(Ordering::Relaxed) || start.elapsed() > budget.explore;
+    let limits = Limits {
+        depth: budget.explore_depth,
+        max_states: u64::MAX,
+        // The bugs are spread over the cores already.
+        jobs: 1,
+        prune: true,
+        first_only: true,
+        expired: &expired,
+    };
+    let found = SmallScope::new(&[bug.name()], Checks::ALL).search(&limits);
+    let first = found.findings.first();
+    Some(ExploreScore {
+        found: first.map(|(path, violation)| (path.choices().len(), violation.kind)),
+        depth: found.depth,
+        needs: out_of_alphabet(bug.name()),
+    })
+}
+
+fn row(
+    cases: &dyn Cases,
+    bug: Planted,
+    budget: Budget,
+    stop: &AtomicBool,
+) -> Result<MatrixRow, SimError> {
+    Ok(MatrixRow {
+        name: bug.name(),
+        side: bug.side(),
+        kinds: bug.kinds(),
+        listed_len: bug.witness_len(),
+        fixed: score(Some(bug))?.caught_by,
+        random: random(cases, bug, budget, stop)?,
+        baseline_killed: kills_with(cases, bug, Checks::LOWER_BOUND_ONLY, budget, stop)?,
+        explore: exhaustively(bug, budget, stop),
+    })
+}
+
+/// The same cases on an honest target: nothing may be found.
+fn honest(cases: &dyn Cases, budget: Budget, stop: &AtomicBool) -> Result<HonestRow, SimError> {
+    let Found { caught_by, otherwise, .. } = score(None)?;
+    let mut row = HonestRow { fixed: [caught_by, otherwise].concat(), ..HonestRow::default() };
+    for seed in 1..=budget.seeds {
+        for case in 0..budget.cases {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(row);
+            }
+            let (verdict, ops, _) = judged(&cases.case(seed, case), Checks::ALL)?;
+            row.cases += 1;
+            row.ops += ops;
+            match verdict {
+                Verdict::Pass => {}
+                Verdict::Unknown(_) => row.unknown += 1,
+                Verdict::Fail(violations) => {
+                    let text = violations.first().map(ToString::to_string).unwrap_or_default();
+                    row.false_alarms.push((seed, case, text));
+                }
+            }
+        }
+        row.missed_goals.extend(cases.missed_goals(seed, budget.cases));
+    }
+    Ok(row)
+}
+
+/// Fills the matrix for these bugs, several at a time; ends early when `stop` is set.
+///
+/// # Errors
+/// The simulator's, if it cannot be set up.
+pub fn matrix(
+    bugs: &[Planted],
+    cases: &dyn Cases,
+    budget: Budget,
+    stop: &AtomicBool,
+) -> Result<Matrix, SimError> {
+    let canary = match bugs.first() {
+        Some(&bug) => Some((bug.name(), kills_with(cases, bug, no_checks(), budget, stop)?)),
+        None => None,
+    };
+    let rows = in_order(bugs, stop, |bug| row(cases, bug, budget, stop));
+    let rows: Vec<MatrixRow> = rows.into_iter().collect::<Result<_, _>>()?;
+    let honest = honest(cases, budget, stop)?;
+    Ok(Matrix { seeds: budget.seeds, rows, honest, canary })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{BlockSize, Extent, Geometry, LbaCount, Policy, Role};
+    use crate::scenario::{Header, Label, Op};
+
+    /// A poor man's generator and shrinker: the matrix is under test here, not them.
+    struct Few;
+
+    fn diff(snap: u32, base: Option<u32>) -> Op {
+        let base = base.map(Label);
+        Op::Diff { snap: Label(snap), base, from: Default::default(), between_pages: None }
+    }
+
+    impl Cases for Few {
+        fn case(&self, seed: u64, case: u64) -> Scenario {
+            let mut dice = (seed << 32 | case).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut roll = |sides: u64| {
+                dice ^= dice << 13;
+                dice ^= dice >> 7;
+                dice ^= dice << 17;
+                dice % sides
+            };
+            let mut ops = Vec::new();
+            for label in 0..3 {
+                for _ in 0..=roll(3) {
+                    let at = Extent::lbas([0, 62, 63, 64][usize::try_from(roll(4)).unwrap()], 1);
+                    ops.push(match roll(3) {
+                        0 => Op::Write { at },
+                        1 => Op::Discard { at },
+                        _ => Op::Write { at: Extent::lbas(62, 4) },
+                    });
+                }
+                ops.push(Op::Take { label: Label(label), wait: true });
+                ops.push(diff(label, None));
+                ops.extend(label.checked_sub(1).map(|base| diff(label, Some(base))));
+            }
+            let shape =
+                Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(130), fresh: true };
+            let volumes = [(Role::Source, shape), (Role::Target, shape)].into();
+            Scenario::new(Header::new(volumes, Policy::Exact, "a test"), ops)
+        }
+        fn shrink(
+            &self,
+            scenario: &Scenario,
+            reproduces: &mut dyn FnMut(&Scenario) -> bool,
+        ) -> Scenario {
+            let (mut best, mut at) = (scenario.clone(), 0);
+            while at < best.steps.len() {
+                let mut shorter = best.clone();
+                shorter.steps.remove(at);
+                if reproduces(&shorter) {
+                    (best, at) = (shorter, 0);
+                } else {
+                    at += 1;
+                }
+            }
+            best
+        }
+        fn missed_goals(&self, _: u64, _: u64) -> Vec<String> {
+            Vec::new()
+        }
+    }
+
+    const SMALL: Budget =
+        Budget { seeds: 1, cases: 30, explore: Duration::from_secs(60), explore_depth: 2 };
+
+    fn fill(names: &[&str]) -> Matrix {
+        let bugs: Vec<Planted> =
+            names.iter().map(|name| Planted::from_name(name).expect("a bug")).collect();
+        matrix(&bugs, &Few, SMALL, &AtomicBool::new(false)).expect("sets up")
+    }
+
+    #[test]
+    fn bugs_are_found_and_shortened_and_an_honest_target_is_not_accused() {
+        let matrix = fill(&["bit63-dropped", "idle-volume-churns", "discard-untracked"]);
+        assert_eq!(matrix.honest.false_alarms, []);
+        assert_eq!((matrix.honest.cases, matrix.honest.unknown), (30, 0));
+        for row in &matrix.rows {
+            assert_eq!(row.random.killed, 1, "{}", row.name);
+            assert_eq!(row.random.shrunk.len(), 1, "{}", row.name);
+            assert_eq!(row.random.unlisted, [], "{}", row.name);
+        }
+        assert_eq!(matrix.rows[0].random.longest(), Some(2));
+        let explored = matrix.rows[0].explore.as_ref().and_then(|score| score.found);
+        assert_eq!(explored, Some((2, Kind::Missed)));
+        assert_eq!(matrix.rows[2].explore.as_ref().and_then(|score| score.found), None);
+    }
+
+    #[test]
+    fn a_bug_that_the_cases_cannot_reach_is_said_to_survive() {
+        let matrix = fill(&["delete-never-finishes", "last-partial-run-dropped"]);
+        let faults = matrix.faults();
+        for name in ["delete-never-finishes", "last-partial-run-dropped"] {
+            assert!(faults.contains(&format!("{name} survives")), "{faults:?}");
+        }
+        assert_eq!(matrix.rows[1].explore, None, "no pipeline in the exhaustive search");
+    }
+
+    #[test]
+    fn everything_that_is_wrong_with_a_matrix_is_a_fault() {
+        let good = fill(&["bit63-dropped"]);
+        let spoil = |spoil: &dyn Fn(&mut Matrix)| {
+            let mut matrix = good.clone();
+            matrix.canary = None;
+            spoil(&mut matrix);
+            matrix.faults()
+        };
+        assert_eq!(spoil(&|_| ()), Vec::<String>::new());
+        let spoilt: [&dyn Fn(&mut Matrix); 7] = [
+            &|m| m.rows[0].random.killed = 0,
+            &|m| m.rows[0].random.shrunk.push(3),
+            &|m| m.rows[0].random.unlisted.push((Kind::Leaked, "odd".into())),
+            &|m| m.honest.false_alarms.push((1, 2, "wolf".into())),
+            &|m| m.honest.fixed.push("full-diff"),
+            &|m| m.honest.missed_goals.push("a write inside a cut".into()),
+            &|m| m.canary = Some(("bit63-dropped", 1)),
+        ];
+        for (place, wrong) in spoilt.iter().enumerate() {
+            assert_eq!(spoil(wrong).len(), 1, "{place}");
+        }
+    }
+
+    #[test]
+    fn a_median_counts_seeds_without_a_kill_as_never() {
+        let score = RandomScore { ops: vec![3, 9], ..RandomScore::default() };
+        assert_eq!(score.median_ops(3), Some(9));
+        assert_eq!(score.median_ops(1), Some(3));
+        assert_eq!(score.median_ops(5), None);
+    }
+}
