@@ -112,7 +112,7 @@ mod tests {
     fn the_seeded_source_never_changes() {
         let mut seeded = Seeded::new(1, 0);
         let words: Vec<u64> = (0..3).map(|_| seeded.word()).collect();
-        assert_eq!(words, GOLDEN_WORDS);
+        assert_eq!(words, [0x6ec85f1f8547bc0c, 0x6cf63afcc21a470a, 0x8a27b94cff7526aa]);
         assert_ne!(Seeded::new(1, 1).word(), Seeded::new(1, 0).word());
         assert_ne!(Seeded::new(2, 0).word(), Seeded::new(1, 0).word());
     }
