@@ -54,7 +54,8 @@
 //!    Devices are never memory-mapped (`nothing_is_memory_mapped`).
 //! 5. No shell is started anywhere (the same test as for `unsafe`).
 //! 6. Only [`device::Armed`] writes to a device, and only inside its allowed region; before that
-//!    the handshake's port lets nothing pass but the very bytes it has just read.
+//!    the handshake's first port lets nothing pass but the very bytes it has just read, and its
+//!    second one nothing but stamps and the saved bytes, at a few LBAs kept in the journal.
 //! 7. Foreign bytes are decoded into checked types at the border; inside, a wrong value cannot be
 //!    expressed.
 //! 8. A violation is data. What could not be tested is neither a pass nor the array's fault.

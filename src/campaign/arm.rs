@@ -17,7 +17,7 @@ use crate::block::{
 use crate::device::{
     Armed, GuardRefusal, HandshakeProof, Identified, Identity, SavedBlocks, StampDevice,
 };
-use crate::engine::{Answers, Ledger, Pipeline, Sut, SutVolume, run_answered};
+use crate::engine::{Answers, Event, Ledger, Pipeline, Sut, SutVolume, run_answered};
 use crate::model::Model;
 use crate::oracle::{CheckId, Checks, Reason, Verdict, Violation};
 use crate::scenario::{Header, Label, Op, Scenario};
@@ -89,6 +89,8 @@ pub struct Handshake<'a> {
     pub ledger: &'a Ledger,
     /// Keeps what is about to be stamped.
     pub journal: &'a Journal,
+    /// Sees what happens meanwhile.
+    pub watch: &'a dyn Fn(&Event),
     /// Shapes of the volumes.
     pub volumes: BTreeMap<Role, Geometry>,
 }
@@ -290,7 +292,8 @@ impl Handshake<'_> {
             pipeline,
             checks,
         };
-        run_answered(&Scenario::new(header, ops), model, &mut sut, &mut |_| {})
+        let scenario = Scenario::new(header, ops);
+        run_answered(&scenario, model, &mut sut, &mut |event| (self.watch)(&event))
     }
 }
 

@@ -196,6 +196,7 @@ impl World {
             waiting,
             ledger: &ledger,
             journal: &journal,
+            watch: &|_| {},
             volumes,
         };
         let armed = handshake.arm(opened, LbaCount::mib(MIB), &mut model, Policy::Exact);
@@ -331,6 +332,24 @@ fn info(uuid: VolumeUuid) -> VolumeInfo {
         writable: true,
         is_clone: false,
     }
+}
+
+#[test]
+fn blocks_of_the_newest_run_come_first() {
+    let root = tempfile::tempdir().expect("a folder");
+    for (run, second) in [(1, 5), (2, 9)] {
+        let (run, when) = (RunId::from_u128(run), UNIX_EPOCH + Duration::from_secs(second));
+        let folder = RunFolder::create(root.path(), run, when).expect("a folder");
+        let journal = Journal::create(&folder.path().join(JOURNAL), run).expect("a journal");
+        let blocks = SavedBlocks::default();
+        let saved = Saved { volume: SOURCE, role: Role::Source, device: "/dev/x".into(), blocks };
+        journal.save_blocks(saved).expect("kept");
+    }
+    let found = stamped_blocks(root.path(), &[]).expect("it lists").blocks;
+    let runs: Vec<_> = found.iter().map(|blocks| (blocks.run, blocks.run_state)).collect();
+    let ended = |run| (RunId::from_u128(run), RunState::Ended);
+    assert_eq!(runs, [ended(2), ended(1)]);
+    assert_eq!(stamped_blocks(root.path(), &[TARGET]).expect("it lists").blocks, []);
 }
 
 #[test]

@@ -2,15 +2,17 @@
 //!
 //! Not covered: where scenarios come from, what is done about a finding.
 
+use super::digest::CaseDigest;
 use super::inproc::InProcess;
 use crate::block::RunId;
-use crate::engine::{Event, run};
-use crate::oracle::{Checks, Verdict};
+use crate::engine::{Event, Sut, run};
+use crate::model::Model;
+use crate::oracle::{Checks, Kind, Reason, Verdict};
 use crate::scenario::Scenario;
 use crate::sim::SimError;
 
 /// Fixed: a case is the same whoever runs it.
-const RUN: RunId = RunId::from_u128(1);
+pub(super) const RUN: RunId = RunId::from_u128(1);
 
 /// What a case came to.
 #[derive(Clone, Debug)]
@@ -19,6 +21,32 @@ pub struct CaseOutcome {
     pub verdict: Verdict,
     /// Operations that were run (those skipped not counted).
     pub ops: u64,
+    /// Diffs that were answered and judged.
+    pub diffs: u64,
+    /// Pages of all diffs and syncs.
+    pub pages: u64,
+    /// Snapshots that were taken.
+    pub taken: u64,
+    /// Snapshots that were deleted.
+    pub deleted: u64,
+    /// The step that showed the first violation, from 0.
+    pub failed_at: Option<usize>,
+    /// What happened, in one number: equal for equal cases, whenever and wherever they run.
+    pub digest: u64,
+}
+
+impl CaseOutcome {
+    /// The outcome of a case that could not even begin.
+    pub fn unknown(reason: Reason) -> CaseOutcome {
+        let verdict = Verdict::Unknown(reason);
+        let digest = CaseDigest::default().finish(&verdict);
+        let (ops, diffs, pages, taken, deleted) = (0, 0, 0, 0, 0);
+        CaseOutcome { verdict, ops, diffs, pages, taken, deleted, failed_at: None, digest }
+    }
+    /// The kind of its gravest violation.
+    pub fn kind(&self) -> Option<Kind> {
+        self.verdict.violation().map(|violation| violation.kind)
+    }
 }
 
 /// Runs one case with these checks of the oracle.
@@ -33,16 +61,38 @@ pub fn run_case(
     let target = InProcess::of_header(&scenario.header, RUN)?;
     let (mut sut, mut model) = (target.sut(), target.model());
     sut.checks = checks;
-    let mut ops = 0;
-    let verdict = run(scenario, &mut model, &mut sut, &mut |event| {
+    Ok(run_on(scenario, &mut model, &mut sut, on_event))
+}
+
+/// Runs one case on a target that somebody else set up.
+pub fn run_on(
+    scenario: &Scenario,
+    model: &mut Model,
+    sut: &mut Sut<'_>,
+    on_event: &mut dyn FnMut(Event),
+) -> CaseOutcome {
+    let (mut ops, mut diffs, mut pages, mut taken, mut deleted) = (0u64, 0, 0, 0, 0);
+    let (mut at, mut failed_at) = (0, None);
+    let mut digest = CaseDigest::default();
+    let verdict = run(scenario, model, sut, &mut |event| {
         match &event {
-            Event::Step { .. } => ops += 1,
-            Event::Skipped { .. } => ops -= 1,
+            Event::Step { index, .. } => {
+                ops += 1;
+                at = *index;
+            }
+            Event::Skipped { .. } => ops = ops.saturating_sub(1),
+            Event::Diffed { .. } => diffs += 1,
+            Event::Page { .. } => pages += 1,
+            Event::Taken { .. } => taken += 1,
+            Event::Deleted { .. } => deleted += 1,
+            Event::Violation { .. } => failed_at = failed_at.or(Some(at)),
             _ => {}
         }
+        digest.event(&event);
         on_event(event);
     });
-    Ok(CaseOutcome { verdict, ops })
+    let digest = digest.finish(&verdict);
+    CaseOutcome { verdict, ops, diffs, pages, taken, deleted, failed_at, digest }
 }
 
 #[cfg(test)]
@@ -51,7 +101,7 @@ mod tests {
     use crate::block::{BlockSize, Extent, Geometry, LbaCount, Policy, Role};
     use crate::scenario::{Header, Label, Op};
 
-    fn write_take_diff(planted: &[&str]) -> Verdict {
+    fn write_take_diff(planted: &[&str]) -> CaseOutcome {
         let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(256), fresh: true };
         let volumes = [(Role::Source, shape), (Role::Target, shape)].into();
         let mut header = Header::new(volumes, Policy::Exact, "a test");
@@ -61,12 +111,16 @@ mod tests {
             Op::Take { label: Label(0), wait: true },
             Op::Diff { snap: Label(0), base: None, from: Default::default(), between_pages: None },
         ];
-        run_case(&Scenario::new(header, ops), Checks::ALL, &mut |_| ()).expect("sets up").verdict
+        run_case(&Scenario::new(header, ops), Checks::ALL, &mut |_| ()).expect("sets up")
     }
 
     #[test]
     fn the_header_alone_decides_what_world_a_case_runs_in() {
-        assert_eq!(write_take_diff(&[]), Verdict::Pass);
-        assert!(matches!(write_take_diff(&["bit63-dropped"]), Verdict::Fail(_)));
+        let (honest, planted) = (write_take_diff(&[]), write_take_diff(&["bit63-dropped"]));
+        assert_eq!(honest.verdict, Verdict::Pass);
+        assert_eq!((honest.ops, honest.diffs, honest.failed_at), (3, 1, None));
+        assert_eq!((planted.kind(), planted.failed_at), (Some(Kind::Missed), Some(2)));
+        assert_ne!(honest.digest, planted.digest);
+        assert_eq!(honest.digest, write_take_diff(&[]).digest, "a case repeats itself");
     }
 }

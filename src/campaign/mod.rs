@@ -9,13 +9,19 @@ pub mod answers;
 pub mod arm;
 #[cfg(test)]
 mod attached_tests;
+pub mod by_hand;
 pub mod case;
+pub mod check;
 pub mod cleanup;
+pub mod digest;
 pub mod doctor;
 pub mod embedded;
 pub mod explore;
+pub mod finding;
 pub mod inproc;
 pub mod journal;
+pub mod nearest;
+pub mod replay;
 pub mod restore;
 pub mod selftest;
 pub mod selftest_matrix;
@@ -23,4 +29,5 @@ pub mod store;
 #[cfg(test)]
 mod testing;
 pub mod utc;
+pub mod wired;
 pub mod witness;

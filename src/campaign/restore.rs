@@ -44,13 +44,14 @@ pub struct PutBack {
 }
 
 /// Looks through the journals of the runs below `root` for blocks of the given volumes, or of all
-/// if none is given.
+/// if none is given. Newest run first, and to be put back in that order: what a later run saved may
+/// be a stamp of an earlier one.
 ///
 /// # Errors
 /// When the run folders cannot be listed.
 pub fn stamped_blocks(root: &Path, volumes: &[VolumeUuid]) -> io::Result<Found> {
     let mut found = Found::default();
-    for (run, folder) in run_folders(root)? {
+    for (run, folder) in run_folders(root)?.into_iter().rev() {
         let path = folder.join(JOURNAL);
         match journal::read(&path) {
             Ok(records) => {

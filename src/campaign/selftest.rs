@@ -50,6 +50,13 @@ impl Planted {
             Planted::Pipeline(_) => "pipeline",
         }
     }
+    /// What really shipped with it, where one thing is known, and what it does.
+    pub const fn words(self) -> (Option<&'static str>, &'static str) {
+        match self {
+            Planted::Array(bug) => (Some(bug.spec().modelled_on), bug.spec().mechanism),
+            Planted::Pipeline(bug) => (None, bug.description()),
+        }
+    }
     /// Steps of its listed witness before the observing one.
     pub const fn witness_len(self) -> u32 {
         match self {

@@ -235,6 +235,17 @@ fn pipeline(name: &str) -> Option<Vec<Op>> {
     })
 }
 
+/// Witnesses whose operations the interpreter does not run yet: in flight together, with a
+/// fault, or during a sync.
+#[cfg(test)]
+pub(super) const WAITING: &[&str] = &[
+    "cut-race-loses-write",
+    "second-write-before-commit",
+    "metadata-io-error-ignored",
+    "short-write-ignored",
+    "live-source-torn",
+];
+
 #[cfg(test)]
 mod tests {
     use super::super::case::run_case;
@@ -245,16 +256,6 @@ mod tests {
     use crate::scenario::{read_trace, write_trace};
     use crate::sim::Bug;
     use crate::sync::PipelineBug;
-
-    /// Witnesses whose operations the interpreter does not run yet: in flight together, with a
-    /// fault, or during a sync.
-    const WAITING: &[&str] = &[
-        "cut-race-loses-write",
-        "second-write-before-commit",
-        "metadata-io-error-ignored",
-        "short-write-ignored",
-        "live-source-torn",
-    ];
 
     /// The verdict, and the index of the last step that was run.
     fn run(scenario: &Scenario) -> (Verdict, usize) {

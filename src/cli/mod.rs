@@ -20,7 +20,7 @@ pub use failure::Failure;
 
 use args::OutputArgs;
 use clap::{Parser, Subcommand};
-use commands::{clean, diff, doctor, explore, list, selftest, serve, suite, sync};
+use commands::{check, clean, diff, doctor, explore, list, replay, selftest, serve, suite, sync};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -47,6 +47,14 @@ struct Cli {
 enum Command {
     /// The 20 fixed tests; without target flags on an embedded simulator.
     Suite(Box<args::SuiteArgs>),
+    /// Random checking on the simulator, bounded: ends with its first finding.
+    Check(Box<check::CampaignArgs>),
+    /// Random checking for hours: goes on after each finding.
+    Soak(Box<check::CampaignArgs>),
+    /// Run exactly the operations of a file, a folder or a named case once.
+    Replay(replay::ReplayArgs),
+    /// Make a scenario that shows a violation shorter.
+    Shrink(replay::ShrinkArgs),
     /// Preflight: looks at everything a run needs and opens nothing for writing.
     Doctor(Box<doctor::DoctorArgs>),
     /// List, and delete when told to, what earlier runs left.
@@ -64,9 +72,9 @@ enum Command {
         #[command(subcommand)]
         command: SimCommand,
     },
-    /// List tests, bugs, ops or checks.
+    /// List tests, bugs, ops, checks or profiles.
     List(list::ListArgs),
-    /// What a test, a planted bug or a kind of violation means.
+    /// What a test, a planted bug, a kind of violation or a profile means.
     Explain(list::ExplainArgs),
 }
 
@@ -82,8 +90,8 @@ lbaudit proves whether a storage array's changed-block answers, and the copies
 made from them, can be trusted.
 
   lbaudit suite                  the 20 tests on an embedded simulator
+  lbaudit check --cases 20000    random checking on the same simulator
   lbaudit doctor --endpoint ...  look at an array and two volumes, write nothing
-  lbaudit list bugs              what can be planted to see it found
 
 lbaudit --help lists the commands, lbaudit suite --help the flags.
 ";
@@ -144,6 +152,14 @@ fn execute(command: Command) -> Exit {
         Command::Suite(args) => {
             with(&args.output, args.verbose, |context| suite::run(args, token, context))
         }
+        Command::Check(args) => {
+            with(&args.output, false, |context| check::run(args, check::Mode::Check, context))
+        }
+        Command::Soak(args) => {
+            with(&args.output, false, |context| check::run(args, check::Mode::Soak, context))
+        }
+        Command::Replay(args) => with(&args.output, false, |context| replay::replay(args, context)),
+        Command::Shrink(args) => with(&args.output, false, |context| replay::shrink(args, context)),
         Command::Doctor(args) => {
             with(&args.output, false, |context| doctor::run(args, token, context))
         }

@@ -2,7 +2,7 @@
 //! asked about terminals. Not covered: what the screens hold (`crate::report`).
 
 use super::args::{Form, OutputArgs, ProgressArg, When};
-use crate::report::{Progress, ProgressKind, Style};
+use crate::report::{Progress, ProgressKind, StatusDisplay, Style};
 use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
@@ -109,6 +109,10 @@ impl Ui {
     /// A progress display on standard error.
     pub fn progress(&self) -> Progress {
         Progress::start(self.progress, Box::new(std::io::stderr()))
+    }
+    /// A status line on standard error.
+    pub fn status(&self) -> StatusDisplay {
+        StatusDisplay::new(self.progress, Box::new(std::io::stderr()))
     }
     /// One line of results. A closed output is not an error of the run.
     pub fn print(&mut self, line: &str) {

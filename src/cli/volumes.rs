@@ -12,7 +12,7 @@ use crate::block::{BlockSize, Geometry, LbaCount, Policy, Role, VolumeUuid};
 use crate::campaign::arm::{ArmError, ArmedPair, Handshake};
 use crate::campaign::journal::Journal;
 use crate::device::{Consent, ConsentItem, Host, Identified, Wanted, find_by_wwid, open_pair};
-use crate::engine::Ledger;
+use crate::engine::{Event, Ledger};
 use crate::model::Model;
 use crate::oracle::Reason;
 use std::collections::BTreeMap;
@@ -152,9 +152,14 @@ pub fn arm(
     model: &mut Model,
     policy: Policy,
     stop: &Stop,
+    ui: &Ui,
 ) -> Result<ArmedPair, Failure> {
+    let progress = ui.progress();
+    progress.begin("handshake ", "handshake");
+    let watch = |event: &Event| progress.event(event);
     let RunPort { array, clock, waiting, ledger, journal } = *port;
-    let handshake = Handshake { array, clock, waiting, ledger, journal, volumes: shapes };
+    let handshake =
+        Handshake { array, clock, waiting, ledger, journal, watch: &watch, volumes: shapes };
     let allowed = opened.source.len_lbas().max(opened.target.len_lbas());
     handshake.arm((opened.source, opened.target), allowed, model, policy).map_err(|error| {
         sweep(port);

@@ -10,6 +10,8 @@ mod r#gen;
 mod interp;
 mod precheck;
 mod session;
+mod shrink;
+mod shrink_parts;
 mod sut;
 mod transfer;
 mod verify;
@@ -24,4 +26,5 @@ pub use r#gen::{
 };
 pub use interp::{Answers, run, run_answered};
 pub use precheck::{Contradiction, allowed_to_fail, precheck};
+pub use shrink::{ShrinkBudget, ShrinkStep, Shrunk, reproduced_k_of_n, shrink};
 pub use sut::{DeviceHandle, Ledger, Pipeline, Sut, SutVolume};

@@ -3,13 +3,19 @@
 //! [`Console`] is the original suite's screen, [`JsonLines`] its machine-readable twin, [`junit`]
 //! the file for CI. Not covered: reports over many runs and the HTML report.
 
+mod campaign;
 mod console;
+mod finding;
 mod jsonl;
 mod junit;
 mod spinner;
 mod violation;
 
+pub use campaign::{
+    CampaignEnd, CampaignHeader, StatusDisplay, end_lines, header_lines, rate, status_line,
+};
 pub use console::{Console, Style};
+pub use finding::{finding_lines, step_lines};
 pub use jsonl::JsonLines;
 pub use junit::junit;
 pub use spinner::{Progress, ProgressKind};

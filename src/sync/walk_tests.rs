@@ -149,14 +149,14 @@ fn a_next_offset_that_stays_goes_back_or_is_off_the_grid_is_malformed() {
     let first = || (0, page(&[(0, 1)], Some(64)));
     for next in [0, 64] {
         let again = (64, page(&[(64, 1)], Some(next)));
-        let fault = ShapeFault { page: 2, rule: forward(64, next) };
+        let fault = ShapeFault { page: 1, rule: forward(64, next) };
         check_fault(&lenient(640), vec![first(), again], fault);
     }
     let rule = ShapeRule::NextAligned { next: Lba::new(65) };
-    check_fault(&lenient(640), vec![(0, page(&[], Some(65)))], ShapeFault { page: 1, rule });
+    check_fault(&lenient(640), vec![(0, page(&[], Some(65)))], ShapeFault { page: 0, rule });
     let next = Lba::new(768);
     let rule = ShapeRule::NextInVolume { next, volume_len: LbaCount::new(641) };
-    check_fault(&lenient(641), vec![(0, page(&[], Some(768)))], ShapeFault { page: 1, rule });
+    check_fault(&lenient(641), vec![(0, page(&[], Some(768)))], ShapeFault { page: 0, rule });
 }
 
 #[test]
@@ -170,20 +170,20 @@ fn a_next_offset_at_the_volumes_end_is_the_end_with_a_note() {
 #[test]
 fn a_range_outside_its_page_is_malformed() {
     let rule = ShapeRule::RangeAligned { start: Lba::new(3) };
-    check_fault(&lenient(640), vec![(0, page(&[(3, 1)], None))], ShapeFault { page: 1, rule });
+    check_fault(&lenient(640), vec![(0, page(&[(3, 1)], None))], ShapeFault { page: 0, rule });
 
     let (start, requested) = (Lba::new(0), Lba::new(64));
     let rule = ShapeRule::RangeAfterRequest { start, requested };
     let pages = vec![(0, page(&[(0, 1)], Some(64))), (64, page(&[(0, 1)], None))];
-    check_fault(&lenient(640), pages, ShapeFault { page: 2, rule });
+    check_fault(&lenient(640), pages, ShapeFault { page: 1, rule });
 
     let (start, next) = (Lba::new(192), Lba::new(128));
     let rule = ShapeRule::RangeBeforeNext { start, next };
     let pages = vec![(0, page(&[(0, 1), (192, 1)], Some(128)))];
-    check_fault(&lenient(640), pages, ShapeFault { page: 1, rule });
+    check_fault(&lenient(640), pages, ShapeFault { page: 0, rule });
 
     let (start, volume_len) = (Lba::new(640), LbaCount::new(640));
-    let fault = ShapeFault { page: 1, rule: ShapeRule::RangeInVolume { start, volume_len } };
+    let fault = ShapeFault { page: 0, rule: ShapeRule::RangeInVolume { start, volume_len } };
     check_fault(&lenient(640), vec![(0, page(&[(640, 0)], None))], fault);
     assert_eq!(fault.extent(), Some(Extent::lbas(640, 64)));
 }
@@ -195,16 +195,16 @@ fn a_repeated_chunk_must_carry_the_same_bitmap() {
     assert_eq!((answer.set.count().get(), answer.ranges, answer.chunks.len()), (2, 2, 1));
     let (first, again) = (ChunkBitmap::from_bits(6), ChunkBitmap::from_bits(12));
     let rule = ShapeRule::SameBitmap { start: Lba::new(64), first, again };
-    check_fault(&lenient(128), edge(12), ShapeFault { page: 2, rule });
+    check_fault(&lenient(128), edge(12), ShapeFault { page: 1, rule });
     let in_page = vec![(0, page(&[(64, 6), (64, 12)], None))];
-    check_fault(&lenient(128), in_page, ShapeFault { page: 1, rule });
+    check_fault(&lenient(128), in_page, ShapeFault { page: 0, rule });
 }
 
 #[test]
 fn disorder_is_a_fault_on_the_simulator_and_a_note_elsewhere() {
     let pages = vec![(0, page(&[(64, 1), (0, 1)], None))];
     let rule = ShapeRule::Ascending { start: Lba::new(0), after: Lba::new(64) };
-    check_fault(&request(128), pages.clone(), ShapeFault { page: 1, rule });
+    check_fault(&request(128), pages.clone(), ShapeFault { page: 0, rule });
     let answer = run(&lenient(128), pages).expect("legal on a live array");
     assert_eq!((answer.set.count().get(), answer.notes.len()), (2, 1));
 }
@@ -213,7 +213,7 @@ fn disorder_is_a_fault_on_the_simulator_and_a_note_elsewhere() {
 fn bits_past_the_end_are_a_fault_on_the_simulator_and_cut_off_elsewhere() {
     let pages = vec![(0, page(&[(64, 0b1111)], None))];
     let rule = ShapeRule::NoPadBits { start: Lba::new(64), pad: ChunkBitmap::from_bits(0b1100) };
-    check_fault(&request(66), pages.clone(), ShapeFault { page: 1, rule });
+    check_fault(&request(66), pages.clone(), ShapeFault { page: 0, rule });
     let answer = run(&lenient(66), pages).expect("legal on a live array");
     assert_eq!(answer.set, LbaSet::from(Extent::lbas(64, 2)));
     assert_eq!(answer.chunks.first().map(|chunk| chunk.bits.bits()), Some(0b11));
@@ -229,16 +229,16 @@ fn a_full_page_without_a_next_offset_is_not_believed() {
     assert_eq!(answer.pages, 1);
     let rule = ShapeRule::FullPageIsLast { more: Lba::new(after) };
     let cut_off = ends(page(&[(after, 1)], None));
-    check_fault(&request(after * 2), cut_off, ShapeFault { page: 1, rule });
+    check_fault(&request(after * 2), cut_off, ShapeFault { page: 0, rule });
     let (empty, rest) = ((after, page(&[], Some(after + 64))), after + 64);
     let behind_empty =
         vec![(0, page(&full, None)), empty.clone(), (rest, page(&[(rest, 1)], None))];
-    let fault = ShapeFault { page: 1, rule: ShapeRule::FullPageIsLast { more: Lba::new(rest) } };
+    let fault = ShapeFault { page: 0, rule: ShapeRule::FullPageIsLast { more: Lba::new(rest) } };
     check_fault(&request(after * 2), behind_empty, fault);
     let stays = vec![(0, page(&full, None)), (after, page(&[], Some(after)))];
     let (requested, next) = (Lba::new(after), Lba::new(after));
     let rule = ShapeRule::NextGoesForward { requested, next };
-    check_fault(&request(after * 2), stays, ShapeFault { page: 1, rule });
+    check_fault(&request(after * 2), stays, ShapeFault { page: 0, rule });
     let all_empty = [(0, page(&full, None)), empty, (rest, page(&[], None))];
     assert!(run(&request(after * 2), all_empty).is_ok(), "empty pages up to the end");
     let whole_volume = run(&request(after), [(0, page(&full, None))]).expect("nothing can follow");

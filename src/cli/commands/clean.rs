@@ -358,6 +358,28 @@ mod tests {
     }
 
     #[test]
+    fn blocks_say_whether_they_were_put_back() {
+        let line = |restored, why: Option<&str>| Line::Blocks {
+            volume: "v".to_owned(),
+            device: "/dev/x".to_owned(),
+            run: "r".to_owned(),
+            lbas: vec![3, 9],
+            restored,
+            why: why.map(str::to_owned),
+        };
+        let start = "2 blocks of /dev/x  volume v  stamped by run r  ";
+        assert_eq!(text(&line(false, None)), format!("{start}there"));
+        assert_eq!(text(&line(true, None)), format!("{start}put back"));
+        assert_eq!(
+            text(&line(true, Some("LBA 3 stays"))),
+            format!("{start}put back, but LBA 3 stays")
+        );
+        assert_eq!(text(&line(false, Some("busy"))), format!("{start}left: busy"));
+        let json = serde_json::to_string(&line(true, None)).expect("encodes");
+        assert!(json.ends_with(r#""lbas":[3,9],"restored":true}"#), "{json}");
+    }
+
+    #[test]
     fn ages_read_in_the_largest_useful_unit() {
         let ages = [5, 600, 10_000, 500_000].map(age_text);
         assert_eq!(ages, ["5 s old", "10 min old", "2 h old", "5 d old"]);

@@ -7,6 +7,7 @@ use crate::cli::args::{Form, OutputArgs};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::select::nearest_of;
+use crate::engine::PROFILES;
 use crate::oracle::Kind;
 use crate::sim::Bug;
 use crate::suite::SUITE;
@@ -35,12 +36,14 @@ pub enum What {
     Ops,
     /// The kinds of violation.
     Checks,
+    /// The profiles of random checking.
+    Profiles,
 }
 
 /// What to explain.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
-    /// A test, a planted bug or a kind of violation.
+    /// A test, a planted bug, a kind of violation or a profile.
     pub name: String,
 }
 
@@ -183,6 +186,13 @@ pub fn list(args: &ListArgs, context: &mut Context) -> Result<Exit, Failure> {
                 show(context, "check", row, &text);
             }
         }
+        What::Profiles => {
+            for profile in PROFILES {
+                let row = NamedRow { name: profile.name, meaning: profile.about };
+                let text = format!("{:<18}{}", row.name, row.meaning);
+                show(context, "profile", row, &text);
+            }
+        }
     }
     Ok(Exit::Passed)
 }
@@ -203,11 +213,14 @@ pub fn explain(args: &ExplainArgs, context: &mut Context) -> Result<Exit, Failur
     let lines = explanation(wanted).ok_or_else(|| {
         let tests = SUITE.iter().map(|spec| spec.name);
         let bugs = bugs();
-        let names = tests.chain(bugs.iter().map(|bug| bug.name)).chain(KINDS.map(Kind::name));
+        let names = tests
+            .chain(bugs.iter().map(|bug| bug.name))
+            .chain(KINDS.map(Kind::name))
+            .chain(PROFILES.iter().map(|profile| profile.name));
         let near = nearest_of(wanted, names);
         let hint = near.map(|near| format!(", did you mean `{near}`")).unwrap_or_default();
         Failure::usage(format!(
-            "nothing is called `{}`{hint}; see `lbaudit list tests|bugs|checks`",
+            "nothing is called `{}`{hint}; see `lbaudit list tests|bugs|checks|profiles`",
             args.name
         ))
     })?;
@@ -241,7 +254,7 @@ fn explanation(name: &str) -> Option<Vec<String>> {
             ];
             lines.extend(bug.modelled_on.map(|on| format!("modelled on {on}")));
             lines.extend(bug.witness.map(|witness| format!("shown by {witness}")));
-            lines.push(format!("try it: lbaudit suite --plant {}", bug.name));
+            lines.push(format!("try it: lbaudit check --plant {}", bug.name));
             lines
         })
     };
@@ -250,7 +263,18 @@ fn explanation(name: &str) -> Option<Vec<String>> {
             vec![format!("violation {}", kind.name()), format!("what it means: {}", kind.meaning())]
         })
     };
-    test.or_else(bug).or_else(kind)
+    let profile = || {
+        PROFILES.iter().find(|profile| profile.name == name).map(|profile| {
+            let (least, most) = profile.steps;
+            vec![
+                format!("profile {} of random checking", profile.name),
+                profile.about.to_owned(),
+                format!("{least} to {most} operations a case, then those that observe"),
+                format!("try it: lbaudit check --profile {}", profile.name),
+            ]
+        })
+    };
+    test.or_else(bug).or_else(kind).or_else(profile)
 }
 
 #[cfg(test)]
@@ -287,7 +311,7 @@ mod tests {
 
     #[test]
     fn tests_bugs_and_kinds_are_explained() {
-        for name in ["partial_chunk_bitmap", "chunk-for-lba", "missed"] {
+        for name in ["partial_chunk_bitmap", "chunk-for-lba", "missed", "bounds"] {
             let lines = explanation(name).expect("known");
             assert!(lines[0].contains(name) && lines.len() > 1, "{lines:?}");
         }

@@ -1,11 +1,14 @@
 //! One file a command. Each takes its parsed flags and answers an exit code or one line of failure.
 //! Not covered: flags and exit codes, which are one level up.
 
+pub mod check;
 pub mod clean;
 pub mod diff;
 pub mod doctor;
 pub mod explore;
+mod hunt;
 pub mod list;
+pub mod replay;
 pub mod selftest;
 pub mod serve;
 pub mod suite;

@@ -251,8 +251,9 @@ fn on_array(
         .map_err(|error| Failure::could_not(format!("cannot keep a journal: {error}")))?;
     let array = Journalled::new(&client, &journal);
     let (clock, ledger, stop) = (RealClock::new(), Ledger::new(run_id), context.stop.clone());
+    let runs = job.args.output.run_dir.as_path();
     if own_pages.is_none() {
-        stop.on_second(clean_command(connection, wanted));
+        stop.on_second(clean_command(connection, wanted, runs));
     }
     let mut model = Model::new(run_id, &shapes, array.capabilities());
     let mut facts = Facts {
@@ -272,7 +273,8 @@ fn on_array(
         ledger: &ledger,
         journal: &journal,
     };
-    let armed = volumes::arm(&port, opened, shapes, &mut model, config.policy, &context.stop)?;
+    let (policy, ui) = (config.policy, &context.ui);
+    let armed = volumes::arm(&port, opened, shapes, &mut model, policy, &context.stop, ui)?;
     facts.findings = armed.findings;
     facts.remarks.extend(armed.notes);
     let mut sut = Sut {
@@ -293,7 +295,7 @@ fn on_array(
         context.ui.say(&format!("note: {} calls had to be repeated", client.retries()));
     }
     if !ledger.live().is_empty() {
-        let (left, command) = (ledger.live().len(), clean_command(connection, wanted));
+        let (left, command) = (ledger.live().len(), clean_command(connection, wanted, runs));
         context.ui.say(&format!(
             "{left} snapshots of this run are on the array; to delete them: {command}"
         ));
@@ -373,7 +375,7 @@ pub(super) fn folder(root: &Path, run: RunId) -> Result<RunFolder, Failure> {
 }
 
 /// The command that removes what this run may leave. It never holds the token.
-pub(super) fn clean_command(connection: &Connection, volumes: &Volumes) -> String {
+pub(super) fn clean_command(connection: &Connection, volumes: &Volumes, runs: &Path) -> String {
     let mut command = "lbaudit clean --yes".to_owned();
     let mut add = |flag: &str, value: &dyn std::fmt::Display| {
         // Writing to a String cannot fail.
@@ -384,6 +386,8 @@ pub(super) fn clean_command(connection: &Connection, volumes: &Volumes) -> Strin
     }
     add("--source-uuid", &volumes.source);
     add("--target-uuid", &volumes.target);
+    // Without its journal a run's blocks cannot be put back.
+    add("--run-dir", &runs.display());
     if connection.project != "default" {
         add("--project", &connection.project);
     }

@@ -121,7 +121,8 @@ fn the_clean_up_command_never_holds_the_token() {
     let uuid = crate::block::VolumeUuid::from_u128;
     let volumes =
         Volumes { source: uuid(1), target: uuid(2), source_device: None, target_device: None };
-    let command = clean_command(&connection, &volumes);
+    let command = clean_command(&connection, &volumes, Path::new("/runs"));
     assert!(command.starts_with("lbaudit clean --yes --endpoint https://a --source-uuid 0"));
+    assert!(command.contains("--run-dir /runs"));
     assert!(command.ends_with("--project other --insecure") && !command.contains("canary"));
 }

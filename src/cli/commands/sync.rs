@@ -108,7 +108,7 @@ pub fn run(
         .map_err(|error| Failure::could_not(format!("cannot keep a journal: {error}")))?;
     let array = Journalled::new(&client, &journal);
     let (clock, ledger, stop) = (RealClock::new(), Ledger::new(run_id), context.stop.clone());
-    stop.on_second(clean_command(&connection, &wanted));
+    stop.on_second(clean_command(&connection, &wanted, &args.output.run_dir));
     let limit = args.available_timeout.0;
     let waiting = Waiting { available: limit, gone: limit, stop: stop.flag() };
     let port = volumes::RunPort {
@@ -119,7 +119,8 @@ pub fn run(
         journal: &journal,
     };
     let mut model = Model::new(run_id, &shapes, array.capabilities());
-    let armed = volumes::arm(&port, opened, shapes, &mut model, Policy::Chunk, &stop)?;
+    let ui = &context.ui;
+    let armed = volumes::arm(&port, opened, shapes, &mut model, Policy::Chunk, &stop, ui)?;
     for finding in &armed.findings {
         context.ui.say(&format!("warning: handshake: {finding}"));
     }
@@ -139,7 +140,7 @@ pub fn run(
     let done = transfer(&array, &request, args, (&armed.source, &armed.target));
     volumes::sweep(&port);
     if !ledger.live().is_empty() {
-        let command = clean_command(&connection, &wanted);
+        let command = clean_command(&connection, &wanted, &args.output.run_dir);
         context
             .ui
             .say(&format!("the handshake's snapshots are on the array; to delete them: {command}"));

@@ -1,0 +1,357 @@
+//! Runs many cases on several threads and hands their failures on in the order of the cases.
+//!
+//! Threads take runs of case indices from one counter; what they did is put back in order before
+//! anybody sees it. So totals, digest and findings of a campaign that ends by cases or by failures
+//! are the same for any number of threads. Not covered: what a case is (`source`), what it runs on
+//! (`runner`), what is done about a failure (`super::finding`).
+
+use super::case::CaseOutcome;
+use super::digest::RunDigest;
+use crate::engine::Event;
+use crate::oracle::{Reason, Verdict};
+use crate::scenario::Scenario;
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Runs one scenario on a fresh world and judges it.
+pub type Runner<'r> = dyn Fn(&Scenario, &mut dyn FnMut(Event)) -> CaseOutcome + Sync + 'r;
+/// The case of an index: a pure function.
+pub type Source<'s> = dyn Fn(u64) -> Scenario + Sync + 's;
+
+/// What waits for the collector at most: then the threads wait for it.
+const QUEUE: usize = 64;
+/// How often the collector looks up when nothing comes.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A campaign.
+pub struct Campaign<'c> {
+    /// The cases.
+    pub source: &'c Source<'c>,
+    /// What they run on.
+    pub runner: &'c Runner<'c>,
+    /// Index of the first case.
+    pub first: u64,
+    /// How many cases at most.
+    pub cases: u64,
+    /// How long at most.
+    pub time: Option<Duration>,
+    /// Threads; at least one.
+    pub jobs: usize,
+    /// Cases that a thread takes at once: many where they are short.
+    pub batch: u64,
+    /// Set to end early.
+    pub stop: &'c AtomicBool,
+}
+
+/// What has been done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Cases.
+    pub cases: u64,
+    /// Operations that were run.
+    pub ops: u64,
+    /// Diffs that were judged.
+    pub diffs: u64,
+    /// Pages of diffs and syncs.
+    pub pages: u64,
+    /// Snapshots that were taken.
+    pub taken: u64,
+    /// Snapshots that were deleted.
+    pub deleted: u64,
+    /// Cases with a violation.
+    pub failures: u64,
+    /// Cases that could not be judged.
+    pub unknown: u64,
+    /// Cases in which nothing was there to compare.
+    pub nothing_compared: u64,
+    /// Cases that this tool itself could not run; each is a bug of this tool.
+    pub tool_bugs: u64,
+    /// What happened, whatever the order.
+    pub digest: RunDigest,
+    /// Time spent in cases, over all threads.
+    pub busy: Duration,
+}
+
+impl Totals {
+    fn add(&mut self, other: &Totals) {
+        self.cases += other.cases;
+        self.ops += other.ops;
+        self.diffs += other.diffs;
+        self.pages += other.pages;
+        self.taken += other.taken;
+        self.deleted += other.deleted;
+        self.failures += other.failures;
+        self.unknown += other.unknown;
+        self.nothing_compared += other.nothing_compared;
+        self.tool_bugs += other.tool_bugs;
+        self.digest.merge(other.digest);
+        self.busy += other.busy;
+    }
+
+    fn count(&mut self, case: u64, outcome: &CaseOutcome) {
+        self.cases += 1;
+        self.ops += outcome.ops;
+        self.diffs += outcome.diffs;
+        self.pages += outcome.pages;
+        self.taken += outcome.taken;
+        self.deleted += outcome.deleted;
+        self.digest.add(case, outcome.digest);
+        match &outcome.verdict {
+            Verdict::Pass => {}
+            Verdict::Fail(_) => self.failures += 1,
+            Verdict::Unknown(Reason::NothingCompared) => self.nothing_compared += 1,
+            Verdict::Unknown(reason) => {
+                self.unknown += 1;
+                self.tool_bugs += u64::from(matches!(reason, Reason::Tool(_)));
+            }
+        }
+    }
+
+    /// Operations a second of one thread at work; 0 if nothing was done.
+    pub fn ops_per_busy_second(&self) -> u64 {
+        let micros = self.busy.as_micros().max(1);
+        u64::try_from(u128::from(self.ops) * 1_000_000 / micros).unwrap_or(u64::MAX)
+    }
+}
+
+/// A case that needs looking at: a violation, or one that could not be judged.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Its index.
+    pub case: u64,
+    /// What was run.
+    pub scenario: Scenario,
+    /// What it came to.
+    pub outcome: CaseOutcome,
+}
+
+/// Cases `first .. first + totals.cases`, done; the last of them failed, if one did.
+struct Segment {
+    first: u64,
+    totals: Totals,
+    failure: Option<Box<Failure>>,
+}
+
+/// Who is told what happens, in the order of the cases.
+pub trait Observer {
+    /// A case failed, or could not be judged. `Break` ends the campaign with this case.
+    fn failure(&mut self, failure: Failure, so_far: &Totals) -> ControlFlow<()>;
+    /// Something was done, or a tenth of a second went by.
+    fn progress(&mut self, so_far: &Totals);
+}
+
+/// Runs the campaign.
+pub fn run_cases(campaign: &Campaign<'_>, observer: &mut dyn Observer) -> Totals {
+    let next = AtomicU64::new(campaign.first);
+    let deadline = campaign.time.and_then(|time| Instant::now().checked_add(time));
+    let (sender, receiver) = bounded(QUEUE);
+    std::thread::scope(|scope| {
+        for _ in 0..campaign.jobs.max(1) {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || work(campaign, next, deadline, &sender));
+        }
+        drop(sender);
+        // Dropping the receiver at the end tells the threads to end.
+        collect(campaign.first, receiver, observer)
+    })
+}
+
+fn work(
+    campaign: &Campaign<'_>,
+    next: &AtomicU64,
+    deadline: Option<Instant>,
+    sender: &Sender<Segment>,
+) {
+    let end = campaign.first.saturating_add(campaign.cases);
+    let over = || {
+        campaign.stop.load(Ordering::Relaxed)
+            || deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    };
+    loop {
+        let first = next.fetch_add(campaign.batch.max(1), Ordering::Relaxed);
+        let last = end.min(first.saturating_add(campaign.batch.max(1)));
+        if first >= last || over() {
+            return;
+        }
+        let mut segment = Segment { first, totals: Totals::default(), failure: None };
+        let mut started = Instant::now();
+        for case in first..last {
+            let scenario = (campaign.source)(case);
+            let outcome = (campaign.runner)(&scenario, &mut |_| ());
+            if outcome.verdict == Verdict::Unknown(Reason::Interrupted) {
+                break;
+            }
+            segment.totals.count(case, &outcome);
+            let fine = matches!(
+                outcome.verdict,
+                Verdict::Pass | Verdict::Unknown(Reason::NothingCompared)
+            );
+            let ends = over();
+            if fine && case + 1 < last && !ends {
+                continue;
+            }
+            segment.failure = (!fine).then(|| Box::new(Failure { case, scenario, outcome }));
+            segment.totals.busy = started.elapsed();
+            let following = Segment { first: case + 1, totals: Totals::default(), failure: None };
+            let done = std::mem::replace(&mut segment, following);
+            if sender.send(done).is_err() || ends {
+                return;
+            }
+            // Waiting for the collector is no work.
+            started = Instant::now();
+        }
+        if segment.totals.cases > 0 && sender.send(segment).is_err() {
+            return;
+        }
+    }
+}
+
+/// Puts what the threads did in order, and tells the observer.
+fn collect(first: u64, receiver: Receiver<Segment>, observer: &mut dyn Observer) -> Totals {
+    let mut totals = Totals::default();
+    let mut waiting: BTreeMap<u64, Segment> = BTreeMap::new();
+    let mut expected = first;
+    let tell = |segment: Segment, totals: &mut Totals, observer: &mut dyn Observer| {
+        totals.add(&segment.totals);
+        match segment.failure {
+            Some(failure) => observer.failure(*failure, totals),
+            None => ControlFlow::Continue(()),
+        }
+    };
+    loop {
+        match receiver.recv_timeout(TICK) {
+            Ok(segment) => {
+                waiting.insert(segment.first, segment);
+            }
+            Err(RecvTimeoutError::Timeout) => observer.progress(&totals),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        while let Some(segment) = waiting.remove(&expected) {
+            expected += segment.totals.cases;
+            if tell(segment, &mut totals, observer).is_break() {
+                return totals;
+            }
+            observer.progress(&totals);
+        }
+    }
+    // A campaign that was stopped leaves gaps: cases that were handed out and not run.
+    for segment in std::mem::take(&mut waiting).into_values() {
+        if tell(segment, &mut totals, observer).is_break() {
+            break;
+        }
+    }
+    totals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{BlockSize, Extent, Geometry, LbaCount, Policy, Role};
+    use crate::campaign::case::run_case;
+    use crate::oracle::Checks;
+    use crate::scenario::{Header, Label, Op};
+
+    /// Case `n` writes LBA `n mod 64`; with bit 63 dropped every 64th case fails.
+    fn source(case: u64) -> Scenario {
+        let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(256), fresh: true };
+        let volumes = [(Role::Source, shape), (Role::Target, shape)].into();
+        let mut header = Header::new(volumes, Policy::Exact, "a test");
+        header.planted = vec!["bit63-dropped".to_owned()];
+        let ops = [
+            Op::Write { at: Extent::lbas(case % 64, 1) },
+            Op::Take { label: Label(0), wait: true },
+            Op::Diff { snap: Label(0), base: None, from: Default::default(), between_pages: None },
+        ];
+        Scenario::new(header, ops)
+    }
+
+    fn in_process(scenario: &Scenario, on_event: &mut dyn FnMut(Event)) -> CaseOutcome {
+        run_case(scenario, Checks::ALL, on_event).expect("sets up")
+    }
+
+    #[derive(Default)]
+    struct Notes {
+        failed: Vec<(u64, u64)>,
+        at_most: usize,
+    }
+
+    impl Observer for Notes {
+        fn failure(&mut self, failure: Failure, so_far: &Totals) -> ControlFlow<()> {
+            assert_eq!(failure.outcome.failed_at, Some(2));
+            self.failed.push((failure.case, so_far.cases));
+            if self.failed.len() < self.at_most {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        }
+        fn progress(&mut self, _: &Totals) {}
+    }
+
+    fn campaign(jobs: usize, batch: u64, at_most: usize) -> (Totals, Notes) {
+        let stop = AtomicBool::new(false);
+        let campaign = Campaign {
+            source: &source,
+            runner: &in_process,
+            first: 0,
+            cases: 300,
+            time: None,
+            jobs,
+            batch,
+            stop: &stop,
+        };
+        let mut notes = Notes { at_most, ..Notes::default() };
+        let totals = run_cases(&campaign, &mut notes);
+        (Totals { busy: Duration::ZERO, ..totals }, notes)
+    }
+
+    #[test]
+    fn totals_digest_and_failures_are_the_same_for_any_number_of_threads() {
+        let (totals, notes) = campaign(1, 1, 99);
+        assert_eq!((totals.cases, totals.ops, totals.diffs, totals.failures), (300, 900, 300, 4));
+        assert_eq!(notes.failed, [(63, 64), (127, 128), (191, 192), (255, 256)]);
+        for (jobs, batch) in [(1, 64), (2, 1), (3, 7), (8, 64)] {
+            let (same, again) = campaign(jobs, batch, 99);
+            assert_eq!((same, again.failed), (totals, notes.failed.clone()), "{jobs} x {batch}");
+        }
+    }
+
+    #[test]
+    fn a_campaign_that_ends_by_failures_ends_with_the_same_case_on_any_number_of_threads() {
+        let (totals, notes) = campaign(1, 64, 2);
+        assert_eq!((totals.cases, totals.failures), (128, 2));
+        for (jobs, batch) in [(2, 5), (4, 1), (3, 200)] {
+            let (same, again) = campaign(jobs, batch, 2);
+            assert_eq!((same, again.failed), (totals, notes.failed.clone()), "{jobs} x {batch}");
+        }
+    }
+
+    #[test]
+    fn a_stopped_campaign_tells_what_was_done() {
+        let stop = AtomicBool::new(false);
+        let runner = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+            let outcome = in_process(scenario, on_event);
+            if outcome.failed_at.is_some() {
+                stop.store(true, Ordering::Relaxed);
+            }
+            outcome
+        };
+        let campaign = Campaign {
+            source: &source,
+            runner: &runner,
+            first: 0,
+            cases: u64::MAX,
+            time: Some(Duration::from_secs(600)),
+            jobs: 2,
+            batch: 16,
+            stop: &stop,
+        };
+        let mut notes = Notes { at_most: 99, ..Notes::default() };
+        let totals = run_cases(&campaign, &mut notes);
+        assert!(totals.cases >= 16 && !notes.failed.is_empty(), "{totals:?}");
+        assert_eq!(totals.ops, totals.cases * 3);
+    }
+}

@@ -1,0 +1,489 @@
+//! A finding: a case that showed a violation, on disk as a whole before anything else is done about
+//! it, then shrunk, run again, and named.
+//!
+//! `finding-N/` appears under its name only when it is complete (it is written beside and renamed),
+//! and holds at every moment a `repro.jsonl` that shows the violation: the original first, the
+//! shrunk one later, put in its place by a rename. Not covered: screens (`crate::report`).
+
+use super::by_hand::script;
+use super::case::CaseOutcome;
+use super::check::{Failure, Runner};
+use super::store::{create_private, sync_folder};
+use crate::engine::{ShrinkBudget, Shrunk, shrink};
+use crate::oracle::{Kind, Violation};
+use crate::scenario::{Op, Scenario, write_trace};
+use serde::Serialize;
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The scenario to replay.
+pub const REPRO: &str = "repro.jsonl";
+const ORIGINAL: &str = "original.jsonl";
+const VIOLATION: &str = "violation.json";
+const BY_HAND: &str = "repro.sh";
+/// How often a shrunk scenario is run again, to see whether it fails every time.
+const AGAIN: u32 = 3;
+
+/// What shrinking made of a finding.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shrinking {
+    /// Runs it took.
+    pub runs: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether it ended by itself, not by its budget.
+    pub finished: bool,
+}
+
+/// A violation, and all that is known about how to see it again.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Its number in this run, from 1.
+    pub number: u32,
+    /// The case it was found in.
+    pub case: String,
+    /// What is wrong, as the shrunk scenario shows it.
+    pub violation: Violation,
+    /// Steps before the observing one, as found.
+    pub operations_before: usize,
+    /// The shortest scenario known that shows it; its last step is the observing one.
+    pub scenario: Scenario,
+    /// How it was shrunk.
+    pub shrinking: Shrinking,
+    /// How often of [`Finding::tried`] runs the scenario failed in the same way.
+    pub reproduced: u32,
+    /// How often it was run again.
+    pub tried: u32,
+    /// Its folder.
+    pub path: PathBuf,
+}
+
+/// What two findings of the same cause share: the kind and the kinds of operations that are left.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Signature {
+    kind: Kind,
+    ops: Vec<&'static str>,
+}
+
+impl Finding {
+    /// Steps before the observing one, after shrinking.
+    pub fn operations(&self) -> usize {
+        self.scenario.steps.len().saturating_sub(1)
+    }
+    /// What it shares with findings of the same cause. Extents, labels and how often an operation
+    /// is repeated do not count.
+    pub fn signature(&self) -> Signature {
+        let mut ops = op_kinds(&self.scenario);
+        ops.sort_unstable();
+        ops.dedup();
+        Signature { kind: self.violation.kind, ops }
+    }
+    /// Removes its folder: it was seen before.
+    ///
+    /// # Errors
+    /// When the folder cannot be removed.
+    pub fn forget(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.path)
+    }
+}
+
+/// The kinds of the operations of a scenario, in order, those inside others included.
+pub fn op_kinds(scenario: &Scenario) -> Vec<&'static str> {
+    let mut kinds = Vec::new();
+    scenario.steps.iter().for_each(|step| push_kinds(&step.op, &mut kinds));
+    kinds
+}
+
+fn push_kinds(op: &Op, kinds: &mut Vec<&'static str>) {
+    kinds.push(match op {
+        Op::Write { .. } => "write",
+        Op::Rewrite { .. } => "rewrite",
+        Op::Zero { .. } => "zero",
+        Op::WriteZeroes { .. } => "write_zeroes",
+        Op::Discard { .. } => "discard",
+        Op::Flush => "flush",
+        Op::Read { .. } => "read",
+        Op::Take { .. } => "take",
+        Op::Delete { .. } => "delete",
+        Op::Wait => "wait",
+        Op::Concurrent(_) => "concurrent",
+        Op::Rollback { .. } => "rollback",
+        Op::Resize { .. } => "resize",
+        Op::Restart { clean: true } => "restart",
+        Op::Restart { clean: false } => "kill",
+        Op::Clone { .. } => "clone",
+        Op::CreateVolume { .. } => "create_volume",
+        Op::DeleteVolume { .. } => "delete_volume",
+        Op::On { .. } => "on",
+        Op::Diff { base: None, .. } => "full diff",
+        Op::Diff { base: Some(_), .. } => "diff",
+        Op::Sync { .. } => "sync",
+        Op::SyncChain { .. } => "sync_chain",
+        Op::Check(_) => "check",
+    });
+    match op {
+        Op::Concurrent(ops) | Op::Sync { during: ops, .. } => {
+            ops.iter().for_each(|op| push_kinds(op, kinds));
+        }
+        Op::On { op, .. } | Op::Diff { between_pages: Some((_, op)), .. } => push_kinds(op, kinds),
+        _ => {}
+    }
+}
+
+/// `violation.json`.
+#[derive(Serialize)]
+struct Record<'a> {
+    v: u32,
+    program: &'a str,
+    case: &'a str,
+    kind: Kind,
+    meaning: &'a str,
+    /// As found; `shrunk` has its own.
+    violation: &'a Violation,
+    operations_before: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shrunk: Option<ShrunkRecord<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShrunkRecord<'a> {
+    operations: usize,
+    runs: u64,
+    seconds: f64,
+    finished: bool,
+    reproduced: String,
+    violation: &'a Violation,
+}
+
+/// How findings of a run are looked into.
+pub struct Investigator<'i> {
+    /// The run folder.
+    pub run: &'i Path,
+    /// What scenarios run on.
+    pub runner: &'i Runner<'i>,
+    /// How long and how often a finding may be shrunk.
+    pub budget: ShrinkBudget,
+    /// Set to end shrinking early.
+    pub stop: &'i AtomicBool,
+}
+
+impl Investigator<'_> {
+    /// Writes the finding down, shrinks it, runs it again. A case without a violation is none.
+    ///
+    /// # Errors
+    /// When its files cannot be written.
+    pub fn look_into(
+        &self,
+        number: u32,
+        case: &str,
+        failure: &Failure,
+    ) -> io::Result<Option<Finding>> {
+        let Some(found) = failure.outcome.verdict.violation() else { return Ok(None) };
+        // Nothing after the step that showed it can matter.
+        let mut original = failure.scenario.clone();
+        let last = failure.outcome.failed_at.unwrap_or(original.steps.len());
+        original.steps.truncate(last.saturating_add(1));
+        let operations_before = original.steps.len().saturating_sub(1);
+        let mut record = Record {
+            v: 1,
+            program: env!("CARGO_PKG_VERSION"),
+            case,
+            kind: found.kind,
+            meaning: found.kind.meaning(),
+            violation: found,
+            operations_before,
+            shrunk: None,
+        };
+        let trace = write_trace(&failure.scenario)?;
+        let first = [
+            (ORIGINAL, trace.as_str()),
+            (VIOLATION, &json(&record)?),
+            (REPRO, &write_trace(&original)?),
+            (BY_HAND, &script(&original, &found.to_string())),
+        ];
+        let path = self.write_whole(number, &first)?;
+
+        let shrunk = shrink_scenario(&original, found.kind, self.budget, self.runner, self.stop);
+        let (scenario, outcomes) = self.confirm(&original, shrunk.scenario, found.kind);
+        let again: Vec<&Violation> =
+            outcomes.iter().filter_map(|outcome| same(outcome, found.kind)).collect();
+        let violation = again.first().map_or_else(|| found.clone(), |&seen| seen.clone());
+        let finding = Finding {
+            number,
+            case: case.to_owned(),
+            violation,
+            operations_before,
+            scenario,
+            shrinking: Shrinking {
+                runs: shrunk.runs,
+                took: shrunk.took,
+                finished: shrunk.finished,
+            },
+            reproduced: u32::try_from(again.len()).unwrap_or(AGAIN),
+            tried: AGAIN,
+            path,
+        };
+        record.shrunk = Some(ShrunkRecord {
+            operations: finding.operations(),
+            runs: finding.shrinking.runs,
+            seconds: finding.shrinking.took.as_secs_f64(),
+            finished: finding.shrinking.finished,
+            reproduced: format!("{}/{}", finding.reproduced, finding.tried),
+            violation: &finding.violation,
+        });
+        replace(&finding.path, REPRO, &write_trace(&finding.scenario)?)?;
+        let sentence = finding.violation.to_string();
+        replace(&finding.path, BY_HAND, &script(&finding.scenario, &sentence))?;
+        replace(&finding.path, VIOLATION, &json(&record)?)?;
+        Ok(Some(finding))
+    }
+
+    /// Writes the folder beside its place and moves it there.
+    fn write_whole(&self, number: u32, files: &[(&str, &str)]) -> io::Result<PathBuf> {
+        let beside = self.run.join(format!(".finding-{number}"));
+        let path = self.run.join(format!("finding-{number}"));
+        DirBuilder::new().mode(0o700).create(&beside)?;
+        for (name, text) in files {
+            let mut file = create_private(&beside.join(name))?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+        }
+        sync_folder(&beside)?;
+        fs::rename(&beside, &path)?;
+        sync_folder(self.run)?;
+        Ok(path)
+    }
+
+    /// Runs the shrunk scenario again, without what follows the step that shows the violation. One
+    /// that never fails again gives way to the original.
+    fn confirm(
+        &self,
+        original: &Scenario,
+        mut shrunk: Scenario,
+        kind: Kind,
+    ) -> (Scenario, Vec<CaseOutcome>) {
+        let run = |scenario: &Scenario| -> Vec<CaseOutcome> {
+            (0..AGAIN).map(|_| (self.runner)(scenario, &mut |_| ())).collect()
+        };
+        let outcomes = run(&shrunk);
+        let seen = outcomes.iter().filter(|outcome| same(outcome, kind).is_some());
+        match seen.filter_map(|outcome| outcome.failed_at).max() {
+            Some(last) => {
+                shrunk.steps.truncate(last.saturating_add(1));
+                (shrunk, outcomes)
+            }
+            None if shrunk != *original => (original.clone(), run(original)),
+            None => (shrunk, outcomes),
+        }
+    }
+}
+
+/// Shrinks a scenario for as long as a violation of `kind` shows; `stop` ends it early.
+pub fn shrink_scenario(
+    original: &Scenario,
+    kind: Kind,
+    budget: ShrinkBudget,
+    runner: &Runner<'_>,
+    stop: &AtomicBool,
+) -> Shrunk {
+    let mut reproduces = |candidate: &Scenario| {
+        // A stopped run shrinks no more: every further candidate is turned down unseen.
+        !stop.load(Ordering::Relaxed) && same(&runner(candidate, &mut |_| ()), kind).is_some()
+    };
+    shrink(original, budget, &mut reproduces, &mut |_| ())
+}
+
+/// The gravest violation, if it is of that kind.
+fn same(outcome: &CaseOutcome, kind: Kind) -> Option<&Violation> {
+    outcome.verdict.violation().filter(|violation| violation.kind == kind)
+}
+
+fn json(record: &Record<'_>) -> io::Result<String> {
+    let mut text = serde_json::to_string_pretty(record)?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// Puts a file in place of another of that name, so that there is one at any moment.
+fn replace(folder: &Path, name: &str, text: &str) -> io::Result<()> {
+    let beside = folder.join(format!(".{name}"));
+    let mut file = create_private(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, folder.join(name))?;
+    sync_folder(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{BlockSize, Extent, Geometry, Lba, LbaCount, Policy, Role};
+    use crate::campaign::case::run_case;
+    use crate::engine::Event;
+    use crate::oracle::Checks;
+    use crate::scenario::{Header, Label, read_trace};
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicU32;
+
+    fn at() -> Extent {
+        Extent::lbas(64, 8)
+    }
+
+    /// Bit 63 is written among much else, and a diff shows that it is not reported.
+    fn noisy() -> Scenario {
+        let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(256), fresh: true };
+        let volumes = [(Role::Source, shape), (Role::Target, shape)].into();
+        let mut header = Header::new(volumes, Policy::Exact, "a test");
+        header.planted = vec!["discard-untracked".to_owned()];
+        let take = |n| Op::Take { label: Label(n), wait: true };
+        let diff = |snap, base| Op::Diff {
+            snap: Label(snap),
+            base: Some(Label(base)),
+            from: Lba::new(0),
+            between_pages: None,
+        };
+        let ops = [
+            Op::Flush,
+            Op::Write { at: Extent::lbas(0, 4) },
+            Op::Write { at: at() },
+            take(0),
+            Op::Flush,
+            Op::Write { at: Extent::lbas(200, 4) },
+            take(1),
+            diff(1, 0),
+            Op::Discard { at: at() },
+            take(2),
+            diff(2, 1),
+            Op::Write { at: Extent::lbas(9, 9) },
+        ];
+        Scenario::new(header, ops)
+    }
+
+    fn in_process(scenario: &Scenario, on_event: &mut dyn FnMut(Event)) -> CaseOutcome {
+        run_case(scenario, Checks::ALL, on_event).expect("sets up")
+    }
+
+    fn failure() -> Failure {
+        let scenario = noisy();
+        let outcome = in_process(&scenario, &mut |_| ());
+        Failure { case: 17, scenario, outcome }
+    }
+
+    const BUDGET: ShrinkBudget = ShrinkBudget { time: Duration::from_secs(60), runs: 10_000 };
+
+    fn read(path: &Path, name: &str) -> String {
+        fs::read_to_string(path.join(name)).expect("the file is there")
+    }
+
+    #[test]
+    fn a_finding_is_shrunk_run_again_and_written_down() {
+        let run = tempfile::tempdir().expect("a folder");
+        let stop = AtomicBool::new(false);
+        let look =
+            Investigator { run: run.path(), runner: &in_process, budget: BUDGET, stop: &stop };
+        let finding = look.look_into(1, "g1:1:17", &failure()).expect("writes").expect("a finding");
+        assert_eq!((finding.operations_before, finding.operations()), (10, 4));
+        assert_eq!((finding.reproduced, finding.tried), (3, 3));
+        assert_eq!(
+            op_kinds(&finding.scenario),
+            ["write", "take", "discard", "take", "diff"],
+            "{finding:?}"
+        );
+        assert_eq!(read_trace(&read(&finding.path, REPRO)).expect("reads"), finding.scenario);
+        assert_eq!(read_trace(&read(&finding.path, ORIGINAL)).expect("reads"), noisy());
+        let record: serde_json::Value =
+            serde_json::from_str(&read(&finding.path, VIOLATION)).expect("JSON");
+        assert_eq!(record["kind"], "missed");
+        assert_eq!(record["shrunk"]["operations"], 4);
+        assert_eq!(record["shrunk"]["reproduced"], "3/3");
+        assert!(read(&finding.path, BY_HAND).contains("blkdiscard --offset"));
+        let mut names: Vec<String> = fs::read_dir(&finding.path)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        assert_eq!(names, [ORIGINAL, REPRO, BY_HAND, VIOLATION], "and nothing half-written");
+    }
+
+    #[test]
+    fn a_finding_is_whole_on_disk_before_the_first_candidate_is_run() {
+        let run = tempfile::tempdir().expect("a folder");
+        let stop = AtomicBool::new(false);
+        let seen = Mutex::new(0);
+        // What a process that is killed now, or at any later candidate, leaves behind.
+        let looking = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+            let path = run.path().join("finding-1");
+            let repro = read_trace(&read(&path, REPRO)).expect("a whole trace");
+            assert_eq!(in_process(&repro, &mut |_| ()).kind(), Some(Kind::Missed));
+            assert_eq!(read_trace(&read(&path, ORIGINAL)).expect("a whole trace"), noisy());
+            let record: serde_json::Value =
+                serde_json::from_str(&read(&path, VIOLATION)).expect("whole");
+            assert_eq!(record["operations_before"], 10);
+            assert!(read(&path, BY_HAND).ends_with("report them'\n"));
+            *seen.lock().expect("no panic") += 1;
+            in_process(scenario, on_event)
+        };
+        let look = Investigator { run: run.path(), runner: &looking, budget: BUDGET, stop: &stop };
+        assert!(look.look_into(1, "g1:1:17", &failure()).expect("writes").is_some());
+        assert!(*seen.lock().expect("no panic") > 3);
+    }
+
+    #[test]
+    fn a_stopped_run_keeps_the_finding_as_it_was_found() {
+        let run = tempfile::tempdir().expect("a folder");
+        let stop = AtomicBool::new(true);
+        let look =
+            Investigator { run: run.path(), runner: &in_process, budget: BUDGET, stop: &stop };
+        let finding = look.look_into(1, "g1:1:17", &failure()).expect("writes").expect("a finding");
+        assert_eq!((finding.operations(), finding.violation.kind), (10, Kind::Missed));
+    }
+
+    #[test]
+    fn a_flaky_finding_is_kept_and_counted() {
+        let run = tempfile::tempdir().expect("a folder");
+        let stop = AtomicBool::new(false);
+        let runs = AtomicU32::new(0);
+        // Fails every other time.
+        let flaky = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+            let mut scenario = scenario.clone();
+            if runs.fetch_add(1, Ordering::Relaxed) % 2 == 1 {
+                scenario.header.planted.clear();
+            }
+            in_process(&scenario, on_event)
+        };
+        let look = Investigator { run: run.path(), runner: &flaky, budget: BUDGET, stop: &stop };
+        let finding = look.look_into(1, "g1:1:17", &failure()).expect("writes").expect("a finding");
+        assert!(finding.reproduced >= 1 && finding.reproduced < finding.tried, "{finding:?}");
+    }
+
+    #[test]
+    fn findings_of_one_cause_share_a_signature_and_what_passed_is_no_finding() {
+        let run = tempfile::tempdir().expect("a folder");
+        let stop = AtomicBool::new(false);
+        let look =
+            Investigator { run: run.path(), runner: &in_process, budget: BUDGET, stop: &stop };
+        let mut elsewhere = failure();
+        for step in &mut elsewhere.scenario.steps {
+            match &mut step.op {
+                Op::Write { at } | Op::Discard { at } if *at == self::at() => {
+                    *at = Extent::lbas(128, 3);
+                }
+                _ => {}
+            }
+        }
+        elsewhere.outcome = in_process(&elsewhere.scenario, &mut |_| ());
+        let first = look.look_into(1, "g1:1:17", &failure()).expect("writes").expect("a finding");
+        let second = look.look_into(2, "g1:1:18", &elsewhere).expect("writes").expect("a finding");
+        assert_eq!(first.signature(), second.signature());
+        assert_ne!(first.scenario, second.scenario);
+        second.forget().expect("it can be removed");
+        assert!(!run.path().join("finding-2").exists() && first.path.exists());
+        let mut fine = failure();
+        fine.outcome.verdict = crate::oracle::Verdict::Pass;
+        assert!(look.look_into(2, "g1:1:19", &fine).expect("nothing to write").is_none());
+    }
+}

@@ -1,0 +1,167 @@
+//! The screen of a finding: what is wrong, what was expected and reported, the operations that
+//! matter, and how to see it again. Not covered: its files (`crate::campaign::finding`).
+
+use super::violation::violation_lines;
+use crate::campaign::finding::Finding;
+use crate::campaign::nearest::Nearest;
+use crate::scenario::Step;
+use std::path::Path;
+
+/// Where a line of operations is broken.
+const COLUMNS: usize = 80;
+/// Operations of a finding that are shown; all of them are in its file.
+const STEPS_SHOWN: usize = 40;
+
+/// The lines that show `finding`. `folder` is how its folder is to be spelt; `nearest` the planted
+/// bug that it looks like, if there is one.
+pub fn finding_lines(finding: &Finding, nearest: Option<&Nearest>, folder: &Path) -> Vec<String> {
+    let mut lines = violation_lines(&finding.violation);
+    if let Some(first) = lines.first_mut() {
+        first.insert_str(0, "VIOLATION ");
+    }
+    lines.push(shrunk_line(finding));
+    lines.extend(step_lines(&finding.scenario.steps));
+    if let Some(nearest) = nearest {
+        lines.push(nearest_line(nearest));
+    }
+    let folder = folder.display();
+    lines.push(format!("  again     lbaudit replay {folder}/repro.jsonl"));
+    lines.push(format!(
+        "  by hand   sh {folder}/repro.sh        (curl and dd only; asks before it writes)"
+    ));
+    lines.push(format!("  keep      cp {folder}/repro.jsonl regressions/"));
+    lines
+}
+
+fn shrunk_line(finding: &Finding) -> String {
+    let (k, n) = (finding.reproduced, finding.tried);
+    let flaky = if k < n { "flaky, " } else { "" };
+    let shrinking = &finding.shrinking;
+    let cut = if shrinking.finished { "" } else { ", not to the end" };
+    format!(
+        "shrunk {} -> {} operations ({} runs, {:.1}s{cut}), {flaky}reproduced {k}/{n}",
+        finding.operations_before,
+        finding.operations(),
+        shrinking.runs,
+        shrinking.took.as_secs_f64(),
+    )
+}
+
+fn nearest_line(nearest: &Nearest) -> String {
+    let Nearest { name, modelled_on, mechanism, others } = nearest;
+    let on = modelled_on.map(|on| format!(" ({on})")).unwrap_or_default();
+    let or = match others.as_slice() {
+        [] => String::new(),
+        others => format!("; or {}", others.join(", ")),
+    };
+    format!("looks like  {name}{on}: {mechanism}{or}")
+}
+
+/// Numbered operations, the observing one, which comes last, after `then`.
+pub fn step_lines(steps: &[Step]) -> Vec<String> {
+    let before = steps.len().saturating_sub(1);
+    let word = |(index, step): (usize, &Step)| {
+        let fault = match &step.fault {
+            Some(fault) => format!(" with {} at call {}", fault.kind, fault.nth),
+            None => String::new(),
+        };
+        match index == before {
+            true => format!("then {}{fault}", step.op),
+            false => format!("{} {}{fault}", index + 1, step.op),
+        }
+    };
+    let mut words: Vec<String> = steps.iter().enumerate().map(word).collect();
+    if words.len() > STEPS_SHOWN + 1 {
+        let left_out = words.len() - STEPS_SHOWN - 1;
+        words.splice(STEPS_SHOWN / 2..STEPS_SHOWN / 2 + left_out, [format!("({left_out} more)")]);
+    }
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 3 + word.chars().count() <= COLUMNS => {
+                line.push_str("   ");
+                line.push_str(&word);
+            }
+            _ => lines.push(format!("  {word}")),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{BlockSize, ChunkBitmap, Extent, Geometry, Lba, LbaCount, Policy, Role};
+    use crate::campaign::finding::Shrinking;
+    use crate::oracle::{Kind, Picture, Violation};
+    use crate::scenario::{Header, Label, Op, Scenario};
+    use std::time::Duration;
+
+    fn finding(repeat: usize) -> Finding {
+        let at = Extent::lbas(64, 8);
+        let take = |n| Op::Take { label: Label(n), wait: true };
+        let mut ops = vec![Op::Write { at }; repeat];
+        ops.extend([take(0), Op::Discard { at }, take(1)]);
+        ops.push(Op::Diff {
+            snap: Label(1),
+            base: Some(Label(0)),
+            from: Lba::new(0),
+            between_pages: None,
+        });
+        let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(4096), fresh: true };
+        let header = Header::new([(Role::Source, shape)].into(), Policy::Exact, "");
+        let mut violation = Violation::new(
+            Kind::Missed,
+            "LBA 64..71 differ between s0 and s1, diff(s1, base s0) does not report them",
+        );
+        violation.picture = Some(Picture {
+            chunk: 1,
+            expected: ChunkBitmap::run(0, 8),
+            reported: ChunkBitmap::EMPTY,
+        });
+        Finding {
+            number: 1,
+            case: "g1:1:17".to_owned(),
+            violation,
+            operations_before: 214,
+            scenario: Scenario::new(header, ops),
+            shrinking: Shrinking { runs: 52, took: Duration::from_millis(812), finished: true },
+            reproduced: 3,
+            tried: 3,
+            path: "runs/x/finding-1".into(),
+        }
+    }
+
+    #[test]
+    fn a_finding_is_shown_as_in_the_manual() {
+        let nearest = Nearest {
+            name: "discard-untracked",
+            modelled_on: Some("QEMU, several arrays"),
+            mechanism: "discard changes content, tracker is not told",
+            others: Vec::new(),
+        };
+        let folder = Path::new("lbaudit-runs/latest/finding-1");
+        let text = finding_lines(&finding(1), Some(&nearest), folder).join("\n");
+        assert_eq!(text, include_str!("golden/finding.txt").trim_end());
+    }
+
+    #[test]
+    fn what_is_flaky_or_not_shrunk_to_the_end_says_so() {
+        let mut finding = finding(1);
+        finding.reproduced = 1;
+        finding.shrinking.finished = false;
+        assert_eq!(
+            shrunk_line(&finding),
+            "shrunk 214 -> 4 operations (52 runs, 0.8s, not to the end), flaky, reproduced 1/3"
+        );
+    }
+
+    #[test]
+    fn long_lists_are_broken_at_operations_and_shortened_in_the_middle() {
+        let lines = step_lines(&finding(100).scenario.steps);
+        assert!(lines.iter().all(|line| line.chars().count() <= COLUMNS), "{lines:#?}");
+        let text = lines.join("\n");
+        assert!(text.contains("(63 more)") && text.contains("102 discard 64+8"), "{text}");
+        assert!(text.ends_with("then diff s1 base s0"), "{text}");
+    }
+}
