@@ -1,4 +1,5 @@
-//! Scenarios out of a fuzzer's bytes.
+//! Scenarios out of a fuzzer's bytes. Not covered: a fuzz target of its own; those live outside of
+//! this crate.
 
 use super::profile::PROFILES;
 use super::{Entropy, generate_from};

@@ -1,4 +1,5 @@
-//! Moves that change something: contents, snapshots, volumes, the array itself.
+//! Moves that change something: contents, snapshots, volumes, the array itself. Not covered:
+//! whether a move is possible at that moment; the model decides that when it runs.
 
 use super::entropy::Entropy;
 use super::kind::Kind;

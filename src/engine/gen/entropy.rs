@@ -1,5 +1,6 @@
 //! Where a generator's choices come from. Zeros mean the simplest choice everywhere, so that a
-//! source that shrinks or runs dry leads to simpler scenarios.
+//! source that shrinks or runs dry leads to simpler scenarios. Not covered: what is drawn with
+//! them.
 
 use arbitrary::Unstructured;
 

@@ -1,5 +1,6 @@
 //! What the cases of a campaign concentrate on, in turn: rare shapes of operation sequences, so
-//! that none is starved. The case number alone picks one.
+//! that none is starved. The case number alone picks one. Not covered: the moves themselves and how
+//! often others happen.
 
 use super::kind::Kind::{self, *};
 use super::profile::{Offers, Profile};

@@ -1,4 +1,5 @@
-//! Kinds of moves a generator makes: each becomes one step, or a few that belong together.
+//! Kinds of moves a generator makes: each becomes one step, or a few that belong together. Not
+//! covered: where and how big a change is (`super::place`).
 
 use super::profile::Offers;
 

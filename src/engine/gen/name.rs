@@ -1,5 +1,5 @@
 //! Names of cases: `g1:SEED:CASE` is the whole of what a generated case depends on, apart from its
-//! profile.
+//! profile. Not covered: the profile, which is named beside it.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,5 @@
-//! Moves that observe: reads, diffs, syncs; and the observing steps at the end of every case.
+//! Moves that observe: reads, diffs, syncs; and the observing steps at the end of every case. Not
+//! covered: what the right answers are (`crate::model`, `crate::oracle`).
 
 use super::entropy::Entropy;
 use super::kind::Kind;

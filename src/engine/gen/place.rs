@@ -1,5 +1,5 @@
 //! Where changes go: LBAs at the boundaries where block arithmetic goes wrong, and places that
-//! other moves have touched.
+//! other moves have touched. Not covered: what is done there (`super::change`).
 
 use super::entropy::Entropy;
 use super::world::State;

@@ -1,4 +1,5 @@
-//! Profiles: which targets a generator draws for and what those offer, as data.
+//! Profiles: which targets a generator draws for and what those offer, as data. Not covered:
+//! targets that exist; a profile describes a simulated one.
 
 use crate::block::BlockSize;
 

@@ -1,4 +1,5 @@
-//! Scenarios for property tests: proptest draws and shrinks words, the generator reads them.
+//! Scenarios for property tests: proptest draws and shrinks words, the generator reads them. Not
+//! covered: shrinking a finding of a campaign (`crate::engine::shrink`).
 
 use super::{PROFILES, Words, generate_from};
 use crate::scenario::Scenario;
