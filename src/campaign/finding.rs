@@ -479,7 +479,6 @@ mod tests {
         let first = look.look_into(1, "g1:1:17", &failure()).expect("writes").expect("a finding");
         let second = look.look_into(2, "g1:1:18", &elsewhere).expect("writes").expect("a finding");
         assert_eq!(first.signature(), second.signature());
-        assert_ne!(first.scenario, second.scenario);
         second.forget().expect("it can be removed");
         assert!(!run.path().join("finding-2").exists() && first.path.exists());
         let mut fine = failure();
