@@ -10,7 +10,6 @@ pub trait Entropy {
     fn word(&mut self) -> u64;
 
     /// A number below `n`; 0 if `n` is 0 or 1.
-    #[expect(clippy::cast_possible_truncation, reason = "the high half is below `n`")]
     fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.word()) * u128::from(n)) >> 64) as u64
     }
