@@ -1,6 +1,6 @@
 //! `lbaudit check` and `lbaudit soak`: random checking on the simulator. Both run cases, look into
 //! what fails and report; `check` is bounded and ends with its first finding, `soak` goes on.
-//! Not covered: QEMU and real arrays; findings ([`super::hunt`]).
+//! Not covered: QEMU and real arrays; findings (`super::hunt`).
 
 use super::hunt::Hunt;
 use crate::block::{Policy, RunId};
