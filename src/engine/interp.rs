@@ -325,8 +325,7 @@ impl Interp<'_, '_> {
         let waits = !self.sut.pipeline.copy.bugs.has(PipelineBug::ReadsBeforeAvailable);
         if waits {
             let uuid = self.uuid(label)?;
-            let waited =
-                wait_available(self.sut.array, self.sut.clock, uuid, self.sut.waiting).map(|_| ());
+            let waited = wait_available(self.sut.array, self.sut.clock, uuid, self.sut.waiting);
             self.in_time(waited)?;
             emit(Event::Available { label });
         }
