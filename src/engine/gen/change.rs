@@ -76,7 +76,7 @@ impl<E: Entropy> Draw<'_, E> {
     }
 
     /// Deletes the `nth` snapshot.
-    fn delete(&mut self, nth: usize, wait: bool) -> Moved {
+    pub(super) fn delete(&mut self, nth: usize, wait: bool) -> Moved {
         let role = self.state.snaps()[nth].role;
         let label = self.state.delete(nth);
         self.state.unsettled |= !wait;
