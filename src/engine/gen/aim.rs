@@ -191,6 +191,7 @@ impl<E: Entropy> Draw<'_, E> {
         self.state.vol_mut(Role::Source).changed = true;
         match cell.relation {
             Relation::InCut => {
+                self.settle(Role::Source);
                 let label = self.state.take(self.entropy, Role::Source);
                 self.state.vol_mut(Role::Source).changed = true;
                 let mut ops = vec![op, Op::Take { label, wait: true }];

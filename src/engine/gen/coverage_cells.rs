@@ -94,7 +94,7 @@ dimension! {
 dimension! {
     /// What upset the array in this epoch or the one before.
     Upset {
-        Nothing "",
+        Nothing "undisturbed",
         Fault "with a fault",
         Restart "after a restart",
         Kill "after a kill",

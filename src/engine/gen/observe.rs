@@ -140,6 +140,7 @@ impl<E: Entropy> Draw<'_, E> {
             let takes = self.entropy.chance(1, 4) && self.state.has_room(SPARE_SNAPS);
             let op = match takes {
                 true => {
+                    self.settle(Role::Source);
                     let label = self.state.take(self.entropy, Role::Source);
                     Op::Take { label, wait: true }
                 }
