@@ -11,6 +11,7 @@ mod interp;
 mod precheck;
 mod session;
 mod shrink;
+mod shrink_bold;
 mod shrink_parts;
 mod sut;
 mod syncing;
