@@ -234,16 +234,18 @@ impl Interp<'_, '_> {
             return Ok(None);
         }
         let device = self.device(role)?;
+        if !device.keeps_contents() {
+            return Ok(None);
+        }
         // Live data stands for the snapshot only where nobody wrote since.
         let same = |at: Extent| {
-            let then = snapshot.contents.over(at).iter().all(|(_, values)| **values == old);
+            let then = snapshot.contents.over(at).all(|(_, values)| *values == old);
             then && self.model.live(role, at).iter().all(|(_, values)| *values == old)
         };
         let left_out = LbaSet::from(whole).difference(&answer.set);
         let sample: Vec<Extent> = evenly(&left_out, SAMPLED_LBAS).filter(|at| same(*at)).collect();
         let tiles: Vec<Tile> = sample.iter().map(|at| (*at, Values::One(Value::Zero))).collect();
-        let found =
-            wrong_in((device, None), &tiles, (self.model.run(), role), self.sut.waiting.stop)?;
+        let found = wrong_in((device, None), &tiles, (self.model.run(), role), self.sut.reading())?;
         if !sample.is_empty() {
             let text = format!("{} unreported LBAs of older data sampled", sample.len());
             emit(Event::Note { text });
