@@ -89,7 +89,9 @@ fn world_weight(header: &Header) -> u64 {
         transient_errors,
     ];
     let taken: u64 = freedoms.into_iter().map(u64::from).sum();
-    taken + u64::from(header.page_limit.is_some()) + header.volumes.len() as u64
+    let old = header.volumes.values().any(|shape| !shape.fresh);
+    let world = taken + u64::from(header.page_limit.is_some()) + u64::from(old);
+    world + header.volumes.len() as u64
 }
 
 /// Calls `visit` for the operation and all inside it.
@@ -329,6 +331,11 @@ pub(super) fn plainer_headers(header: &Header) -> Vec<Header> {
     }
     if header.page_limit.is_some() {
         plainer.push(Header { page_limit: None, ..header.clone() });
+    }
+    if header.volumes.values().any(|shape| !shape.fresh) {
+        let mut less = header.clone();
+        less.volumes.values_mut().for_each(|shape| shape.fresh = true);
+        plainer.push(less);
     }
     if header.volumes.contains_key(&Role::Neighbour) {
         let mut less = header.clone();

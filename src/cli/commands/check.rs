@@ -6,6 +6,7 @@ use super::hunt::Hunt;
 use crate::block::{Policy, RunId};
 use crate::campaign::case::{CaseOutcome, run_case};
 use crate::campaign::check::{Campaign, Runner, run_cases};
+use crate::campaign::covered::covered;
 use crate::campaign::finding::Investigator;
 use crate::campaign::selftest::Planted;
 use crate::campaign::wired::{over_the_wire, run_wired};
@@ -19,7 +20,7 @@ use crate::engine::Event;
 use crate::engine::ShrinkBudget;
 use crate::engine::{CaseName, GENERATOR_VERSION, PROFILES, Profile, generate};
 use crate::oracle::{Checks, Reason};
-use crate::report::{CampaignHeader, header_lines};
+use crate::report::{CampaignHeader, Reached, header_lines};
 use crate::scenario::Scenario;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -184,7 +185,8 @@ pub fn run(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Result<Exi
     let most = args.max_failures.or((mode == Mode::Check).then_some(1));
     let mut hunt = Hunt::new(context, &investigator, seed, time, most, &args.output.run_dir);
     let totals = run_cases(&campaign, &mut hunt);
-    hunt.finish(totals, &folder)
+    let reached = Reached::of(&covered(&source, campaign.first, totals.cases));
+    hunt.finish(totals, Some(reached), &folder)
 }
 
 /// The scenario of a case as the flags want it.

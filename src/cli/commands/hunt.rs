@@ -11,7 +11,9 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::engine::CaseName;
 use crate::oracle::{Kind, Verdict};
-use crate::report::{CampaignEnd, StatusDisplay, end_lines, finding_lines, rate, status_line};
+use crate::report::{
+    CampaignEnd, Reached, StatusDisplay, end_lines, finding_lines, rate, status_line,
+};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -139,7 +141,12 @@ impl<'h> Hunt<'h> {
     ///
     /// # Errors
     /// If a finding could not be written.
-    pub(super) fn finish(mut self, totals: Totals, folder: &RunFolder) -> Result<Exit, Failure> {
+    pub(super) fn finish(
+        mut self,
+        totals: Totals,
+        reached: Option<Reached>,
+        folder: &RunFolder,
+    ) -> Result<Exit, Failure> {
         self.status.clear();
         let elapsed = self.started.elapsed();
         let stopped = self.context.stop.exit();
@@ -150,7 +157,7 @@ impl<'h> Hunt<'h> {
             elapsed,
             findings: findings.collect(),
             problems: std::mem::take(&mut self.problems),
-            unreached: None,
+            reached,
             interrupted: stopped.is_some(),
             folder: folder.path().to_owned(),
         };
