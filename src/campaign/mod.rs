@@ -21,10 +21,12 @@ pub mod finding;
 pub mod inproc;
 pub mod journal;
 pub mod nearest;
+pub mod qemu_cases;
 pub mod replay;
 pub mod restore;
 pub mod selftest;
 pub mod selftest_matrix;
+pub mod stand_in;
 pub mod store;
 #[cfg(test)]
 mod testing;

@@ -89,7 +89,10 @@ fn world_weight(header: &Header) -> u64 {
         transient_errors,
     ];
     let taken: u64 = freedoms.into_iter().map(u64::from).sum();
-    taken + u64::from(header.page_limit.is_some()) + header.volumes.len() as u64
+    taken
+        + u64::from(header.over_https)
+        + u64::from(header.page_limit.is_some())
+        + header.volumes.len() as u64
 }
 
 /// Calls `visit` for the operation and all inside it.
@@ -326,6 +329,9 @@ pub(super) fn plainer_headers(header: &Header) -> Vec<Header> {
         if std::mem::take(off(&mut less.freedoms)) {
             plainer.push(less);
         }
+    }
+    if header.over_https {
+        plainer.push(Header { over_https: false, ..header.clone() });
     }
     if header.page_limit.is_some() {
         plainer.push(Header { page_limit: None, ..header.clone() });

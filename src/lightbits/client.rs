@@ -247,6 +247,11 @@ impl LightbitsClient {
         }
     }
 
+    /// Forgets the sizes of snapshots that were seen: another array answers from now on.
+    pub fn forget_snapshots(&self) {
+        self.sizes().clear();
+    }
+
     pub(super) fn forget(&self, uuid: SnapshotUuid) {
         self.sizes().remove(&uuid);
     }

@@ -15,7 +15,7 @@ pub use campaign::{
     CampaignEnd, CampaignHeader, StatusDisplay, end_lines, header_lines, rate, status_line,
 };
 pub use console::{Console, Style};
-pub use finding::{finding_lines, step_lines};
+pub use finding::{Again, finding_lines, step_lines};
 pub use jsonl::JsonLines;
 pub use junit::junit;
 pub use spinner::{Progress, ProgressKind};
