@@ -136,6 +136,15 @@ pub trait Array: Sync {
     fn device(&self, _volume: VolumeUuid) -> Option<Box<dyn BlockDevice>> {
         None
     }
+    /// Lets the `nth` operation on a volume that can meet the fault of this name meet it, counted
+    /// from 1.
+    fn arm_fault(&self, _volume: VolumeUuid, _kind: &str, _nth: u32) -> Result<(), ApiError> {
+        Err(ApiError::Unsupported("that fault"))
+    }
+    /// Takes a fault back and answers whether it had not happened yet.
+    fn disarm_fault(&self, _volume: VolumeUuid) -> bool {
+        false
+    }
     /// Deletes a volume; its snapshots stay.
     fn delete_volume(&self, _volume: VolumeUuid) -> Result<(), ApiError> {
         Err(ApiError::Unsupported("deleting a volume"))

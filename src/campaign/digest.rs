@@ -62,6 +62,10 @@ impl CaseDigest {
             Event::Wrote { role, what, at } => (2u8, role, what, at).hash(to),
             Event::Taken { label, .. } => (3u8, label).hash(to),
             Event::Deleted { label } => (4u8, label).hash(to),
+            Event::Available { label } => (12u8, label).hash(to),
+            // Which of two operations in flight together was last, and which side of a cut one lies
+            // on, is the target's to choose; a simulated one chooses by its seed.
+            Event::Seen { snap, role, at, value } => (13u8, snap, role, at, value).hash(to),
             Event::Page { page, ranges } => (5u8, page, ranges).hash(to),
             Event::Diffed { snap, base, ranges, pages, lbas } => {
                 (6u8, snap, base, ranges, pages, lbas.get()).hash(to);

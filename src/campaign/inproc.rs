@@ -181,6 +181,7 @@ impl InProcess {
                 max_full_sync: None,
                 strict: true,
             },
+            threads: false,
             checks: Checks::ALL,
         }
     }

@@ -114,6 +114,7 @@ impl QemuBench<'_> {
                 max_full_sync: None,
                 strict: true,
             },
+            threads: true,
             checks,
         };
         let mut model = Model::new(ledger.run(), &shapes, array.capabilities());

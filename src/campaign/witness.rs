@@ -235,17 +235,6 @@ fn pipeline(name: &str) -> Option<Vec<Op>> {
     })
 }
 
-/// Witnesses whose operations the interpreter does not run yet: in flight together, with a
-/// fault, or during a sync.
-#[cfg(test)]
-pub(super) const WAITING: &[&str] = &[
-    "cut-race-loses-write",
-    "second-write-before-commit",
-    "metadata-io-error-ignored",
-    "short-write-ignored",
-    "live-source-torn",
-];
-
 #[cfg(test)]
 mod tests {
     use super::super::case::run_case;
@@ -289,7 +278,7 @@ mod tests {
     #[test]
     fn every_witness_passes_on_the_honest_target_and_fails_as_listed_with_its_bug() {
         let mut wrong = Vec::new();
-        for bug in Planted::all().into_iter().filter(|bug| !WAITING.contains(&bug.name())) {
+        for bug in Planted::all() {
             let mut scenario = witness(bug.name()).expect("has a witness");
             let (honest, _) = run(&scenario);
             if honest != Verdict::Pass {
@@ -308,13 +297,5 @@ mod tests {
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    }
-
-    #[test]
-    fn witnesses_that_wait_for_the_interpreter_are_said_to_wait_and_do_not_fail_without_cause() {
-        for name in WAITING {
-            let (honest, _) = run(&witness(name).expect("has a witness"));
-            assert!(!matches!(honest, Verdict::Fail(_)), "{name}: {honest:?}");
-        }
     }
 }

@@ -10,8 +10,8 @@ use crate::array::{ApiError, SnapshotState};
 use crate::block::{Extent, Lba, LbaCount, LbaSet, Policy, Role};
 use crate::model::{Expected, Prediction, Value, Values};
 use crate::oracle::{
-    CheckId, Kind, Reason, Violation, judge_answered, judge_bounds, judge_refused, judge_repeat,
-    judge_triangle,
+    CheckId, Kind, Reason, Violation, judge_answered, judge_bounds, judge_cut, judge_offset_walk,
+    judge_refused, judge_repeat, judge_triangle,
 };
 use crate::scenario::{Label, Op};
 use crate::sync::{DiffAnswer, WalkError, WalkRequest, walk};
@@ -27,7 +27,7 @@ impl Interp<'_, '_> {
     ) -> Result<Option<DiffAnswer>, Halt> {
         let (snap, base) = pair;
         self.session.last_diff = LastDiff::None;
-        let expected = self.model.expected(snap, base);
+        let expected = self.expected(pair, from);
         let owner = self.model.snapshot(snap).map_or(Role::Source, |snapshot| snapshot.role);
         let version = self.model.version(owner);
         let request = WalkRequest {
@@ -49,15 +49,24 @@ impl Interp<'_, '_> {
                 inner = self.exec(owner, op, emit);
             }
         });
-        inner?;
+        match inner {
+            // It meant nothing here; the answer is judged all the same.
+            Err(Halt::Skip(why)) => {
+                let op = between.map_or(Op::Wait, |(_, op)| op.clone());
+                emit(Event::Skipped { op, why });
+            }
+            inner => inner?,
+        }
         // An operation between two pages may have taken an end of the diff away.
-        let expected = match self.model.expected(snap, base) {
+        let expected = match self.expected(pair, from) {
             after if after == expected => expected,
             _ => Expected::Either("an operation between two pages changed what is to be answered"),
         };
         match walked {
             Ok(answer) => {
                 self.session.compared += 1;
+                // What changed while it was asked for must not be compared with other answers.
+                let version = Some(version).filter(|at| *at == self.model.version(owner));
                 let found = self.judge(pair, from, &expected, version, &answer, emit)?;
                 if found.is_empty() {
                     Ok(Some(answer))
@@ -70,12 +79,28 @@ impl Interp<'_, '_> {
             Err(WalkError::Api(error @ (ApiError::NotFound(_) | ApiError::Refused(_)))) => {
                 self.refused(pair, &expected, pages, error, emit).map(|()| None)
             }
+            Err(WalkError::Shape(fault)) if !self.sut.checks.has(CheckId::Shape) => {
+                Err(Halt::Skip(format!("the form of answers is not judged: {fault}")))
+            }
             Err(other) => Err(match Halt::from(other) {
                 Halt::Violations(found) => {
                     Halt::Violations(found.into_iter().map(|v| v.about(snap, base)).collect())
                 }
                 other => other,
             }),
+        }
+    }
+
+    /// Whether the diff of a pair from an LBA on is to be answered.
+    fn expected(&self, (snap, base): Pair, from: Lba) -> Expected {
+        let expected = self.model.expected(snap, base);
+        let len = self.model.snapshot(snap).map_or(LbaCount::ZERO, |snapshot| snapshot.len);
+        match expected {
+            // Nobody says what an array does with a walk from there.
+            Expected::Answer if from.get() > 0 && from.get() >= len.get() => {
+                Expected::Either("it starts past the end of the snapshot")
+            }
+            expected => expected,
         }
     }
 
@@ -93,14 +118,18 @@ impl Interp<'_, '_> {
         let (ApiError::NotFound(reply) | ApiError::Refused(reply)) = error else {
             return Err(error.into());
         };
-        if let (Expected::Refusal(why), true) = (expected, pages > 0) {
+        let judged = |check: CheckId| self.sut.checks.has(check);
+        if let (Expected::Refusal(why), true, true) =
+            (expected, pages > 0, judged(CheckId::Answered))
+        {
             let sentence = format!(
                 "the diff of {snap} was answered with {pages} pages and then refused, although {why}"
             );
             self.session.compared += 1;
             return Err(Violation::new(Kind::Refusal, sentence).about(snap, base).into());
         }
-        if let Some(violation) = judge_refused(pair, expected, &reply.to_string()) {
+        let wrongly = judge_refused(pair, expected, &reply.to_string());
+        if let Some(violation) = wrongly.filter(|_| judged(CheckId::Refused)) {
             // A snapshot that expired, or that somebody else deleted, is nobody's wrong answer.
             for label in [Some(snap), base].into_iter().flatten() {
                 let info = self.sut.array.snapshot(self.uuid(label)?)?;
@@ -123,7 +152,7 @@ impl Interp<'_, '_> {
         pair: Pair,
         from: Lba,
         expected: &Expected,
-        version: u64,
+        version: Option<u64>,
         answer: &DiffAnswer,
         emit: Emit<'_>,
     ) -> Result<Vec<Violation>, Halt> {
@@ -138,32 +167,52 @@ impl Interp<'_, '_> {
         for note in &answer.notes {
             emit(Event::Note { text: note.clone() });
         }
-        let mut found: Vec<Violation> =
-            judge_answered(pair, expected, &answer.set).into_iter().collect();
-        if !found.is_empty() {
+        let checks = self.sut.checks;
+        let judged = |check: CheckId| checks.has(check);
+        let mut found: Vec<Violation> = judge_answered(pair, expected, &answer.set)
+            .filter(|_| judged(CheckId::Answered))
+            .into_iter()
+            .collect();
+        if !found.is_empty() || matches!(expected, Expected::Refusal(_)) {
             return Ok(found);
         }
         if let Some(bounds) = self.model.predict(snap, base) {
             let asked = Extent::between(from.chunk_start(), Lba::new(u64::MAX));
-            let inside = |set: &LbaSet| asked.map(|asked| set.within(asked)).unwrap_or_default();
-            let must = match self.sut.checks.has(CheckId::Missed) {
-                true => inside(&bounds.must),
+            let inside = |set: LbaSet| match from.get() {
+                0 => set,
+                _ => asked.map(|asked| set.within(asked)).unwrap_or_default(),
+            };
+            let must = match judged(CheckId::Missed) {
+                true => inside(bounds.must),
                 false => LbaSet::new(),
             };
-            let bounds = Prediction { must, may: inside(&bounds.may) };
-            // A reversed pair may be answered in any sense that loses nothing.
-            let policy =
-                if *expected == Expected::Answer { self.policy } else { Policy::ReportOnly };
+            let bounds = Prediction { must, may: inside(bounds.may) };
+            // A pair that need not be answered may be answered in any sense that loses nothing.
+            let policy = match judged(CheckId::Leaked) && *expected == Expected::Answer {
+                true => self.policy,
+                false => Policy::ReportOnly,
+            };
             found.extend(judge_bounds(pair, &bounds, &answer.set, policy));
         }
         if from == Lba::new(0) {
             found.extend(self.judge_among_answers(pair, version, answer));
-            self.session.answers.insert(pair, (version, answer.set.clone()));
-            if base.is_none() {
+            if base.is_none() && judged(CheckId::Unreported) {
                 found.extend(self.judge_unreported(snap, answer, emit)?);
             }
+            if let Some(version) = version {
+                self.session.answers.insert(pair, (version, answer.set.clone()));
+            }
+        } else if let Some((_, whole)) = self.answered(pair, version)
+            && judged(CheckId::OffsetWalk)
+        {
+            found.extend(judge_offset_walk(pair, from, whole, &answer.set));
         }
         Ok(found)
+    }
+
+    /// The whole answer to the same question in the same state of the volume, if there was one.
+    fn answered(&self, pair: Pair, version: Option<u64>) -> Option<&(u64, LbaSet)> {
+        self.session.answers.get(&pair).filter(|(at, _)| Some(*at) == version)
     }
 
     /// Law 5 on a volume with a past: what a diff without base leaves out reads as zeros. Looks at
@@ -207,26 +256,58 @@ impl Interp<'_, '_> {
     }
 
     /// Laws 2 and 4: this answer among the others of the scenario.
-    fn judge_among_answers(&self, pair: Pair, version: u64, answer: &DiffAnswer) -> Vec<Violation> {
+    fn judge_among_answers(
+        &self,
+        pair: Pair,
+        version: Option<u64>,
+        answer: &DiffAnswer,
+    ) -> Vec<Violation> {
         let (snap, base) = pair;
+        let checks = self.sut.checks;
         let mut found = Vec::new();
-        let of = |pair: Pair| self.session.answers.get(&pair);
-        if let Some((_, before)) = of(pair).filter(|(at, _)| *at == version) {
+        if let Some((_, before)) = self.answered(pair, version)
+            && checks.has(CheckId::Repeat)
+        {
             found.extend(judge_repeat(pair, before, &answer.set));
         }
-        for middle in self.session.order.iter().copied() {
-            if let (Some((_, first)), Some((_, second))) =
-                (of((middle, base)), of((snap, Some(middle))))
-            {
-                found.extend(judge_triangle(
-                    pair,
-                    middle,
-                    (&answer.set, first, second),
-                    self.policy,
-                ));
+        // Snapshots do not change, so answers hang together whenever they were given.
+        let of = |pair: Pair| self.session.answers.get(&pair).map(|(_, set)| set);
+        let triangle = checks.has(CheckId::Triangle) && self.policy == Policy::Exact;
+        for middle in self.session.order.iter().copied().filter(|_| triangle) {
+            if let (Some(first), Some(second)) = (of((middle, base)), of((snap, Some(middle)))) {
+                let sides = (&answer.set, first, second);
+                found.extend(judge_triangle(pair, middle, sides, self.policy));
             }
         }
+        // Where contents of snapshots cannot tell on which side of a cut an operation lies, both
+        // sides together must have it.
+        if checks.has(CheckId::CutLaw) && !self.capabilities.snapshot_readable {
+            found.extend(self.judge_cuts(pair, &answer.set));
+        }
         found
+    }
+
+    /// The cut law without contents: of three snapshots in a row the two short diffs together hold
+    /// what certainly changed over both, whatever was in flight at the middle one's cut.
+    fn judge_cuts(&self, (snap, base): Pair, set: &LbaSet) -> Option<Violation> {
+        let of = |pair: Pair| self.session.answers.get(&pair).map(|(_, set)| set);
+        let in_flight = |label: Label| {
+            let cut = self.model.snapshot(label);
+            cut.map(|cut| &cut.in_flight).filter(|lbas| !lbas.is_empty())
+        };
+        let judge = |from: Option<Label>, middle: Label, to: Label, sides: (&LbaSet, &LbaSet)| {
+            let lbas = in_flight(middle)?;
+            let must = self.model.predict(to, from)?.must.intersection(lbas);
+            judge_cut((to, from), middle, &must, sides)
+        };
+        let first = base.and_then(|middle| {
+            let mut before = self.session.order.iter().map(|from| Some(*from)).chain([None]);
+            before.find_map(|from| judge(from, middle, snap, (of((middle, from))?, set)))
+        });
+        first.or_else(|| {
+            let mut after = self.session.order.iter();
+            after.find_map(|to| judge(base, snap, *to, (set, of((*to, Some(snap)))?)))
+        })
     }
 }
 

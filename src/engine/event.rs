@@ -2,6 +2,7 @@
 //! covered: how an event looks to people or scripts.
 
 use crate::block::{ByteLen, Extent, LbaCount, Role, SnapshotName, SnapshotUuid};
+use crate::model::Value;
 use crate::oracle::Violation;
 use crate::scenario::{Label, Op};
 use serde::Serialize;
@@ -27,7 +28,7 @@ pub enum Event {
         /// Where.
         at: Extent,
     },
-    /// A snapshot is Available (or, unwaited, asked for).
+    /// A snapshot was asked for and has a name; its cut lies between here and `Available`.
     Taken {
         /// Its label.
         label: Label,
@@ -36,6 +37,23 @@ pub enum Event {
         name: SnapshotName,
         /// Its identity on the array.
         uuid: SnapshotUuid,
+    },
+    /// A snapshot has been seen Available.
+    Available {
+        /// Its label.
+        label: Label,
+    },
+    /// Reading has shown what is there where operations in flight together left several
+    /// possibilities.
+    Seen {
+        /// In which snapshot; in the volume itself if absent.
+        snap: Option<Label>,
+        /// On which volume.
+        role: Role,
+        /// Where.
+        at: Extent,
+        /// What.
+        value: Value,
     },
     /// A snapshot is gone (or, unwaited, on its way).
     Deleted {

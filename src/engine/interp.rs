@@ -4,21 +4,26 @@
 //! taken, an extent outside the volume) or that the target does not offer is skipped and said so.
 //! Every diff and sync is judged by the oracle; explicit checks come on top. It stops at the first
 //! step with a violation, but still asks the checks of the same answer that follow it directly.
-//! Not covered: operations in flight together, which no target of this step offers.
+//! Operations in flight together are in [`super::together`], copies in [`super::syncing`]. Not
+//! covered: what is right (`crate::oracle`).
 
 use super::checks::evaluate;
 use super::event::Event;
-use super::session::{Emit, Halt, LastDiff, Pair, Session, SyncRecord};
+use super::session::{Emit, Halt, LastDiff, Pair, Session};
 use super::sut::{DeviceHandle, Sut, SutVolume};
 use super::transfer::{rewrite, write_stamped, write_zeros};
-use super::verify::{Tile, WrongBlocks, knowable, wrong_in};
+use super::verify::{Tile, WrongBlocks, wrong_in};
 use crate::array::{ApiError, BlockDevice, DeviceError, wait_available, wait_gone};
-use crate::block::{CHUNK_LBAS, Extent, Lba, LbaCount, LbaSet, Policy, Role};
+use crate::block::{
+    BlockSize, Capabilities, Extent, Lba, LbaCount, LbaSet, Policy, Role, RunId, SnapshotName,
+    SnapshotUuid,
+};
 use crate::model::{Model, Values};
-use crate::oracle::{Kind, Reason, Verdict, Violation, content_violation};
-use crate::scenario::{Label, Op, Scenario, SyncSource};
-use crate::sync::{PipelineBug, SnapshotSource, WriteLogged, chain_order, copy, plan};
-use std::collections::{BTreeMap, HashMap};
+use crate::oracle::{CheckId, Reason, Verdict, Violation, content_violation};
+use crate::scenario::{Fault, Label, Op, Scenario};
+use crate::sync::{PipelineBug, SnapshotSource};
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 
 /// Runs a scenario against the target and judges it.
 ///
@@ -44,8 +49,13 @@ pub fn run_answered(
     on_event: &mut dyn FnMut(Event),
 ) -> (Verdict, Answers) {
     model.begin_scenario();
-    let mut interp =
-        Interp { model, sut, policy: scenario.header.policy, session: Session::default() };
+    let mut interp = Interp {
+        capabilities: sut.array.capabilities(),
+        model,
+        sut,
+        policy: scenario.header.policy,
+        session: Session::default(),
+    };
     let mut violations: Vec<Violation> = Vec::new();
     for (index, step) in scenario.steps.iter().enumerate() {
         let also_asked = matches!(&step.op, Op::Check(check) if check.speaks_of_the_answer());
@@ -54,7 +64,7 @@ pub fn run_answered(
         }
         on_event(Event::Step { index, op: step.op.clone() });
         let done = match &step.fault {
-            Some(_) => Err(Halt::Skip("this target injects no faults".to_owned())),
+            Some(fault) => interp.with_fault(fault, &step.op, on_event),
             None => interp.exec(Role::Source, &step.op, on_event),
         };
         match done {
@@ -83,6 +93,7 @@ pub(super) struct Interp<'i, 'a> {
     pub(super) model: &'i mut Model,
     pub(super) sut: &'i mut Sut<'a>,
     pub(super) policy: Policy,
+    pub(super) capabilities: Capabilities,
     pub(super) session: Session,
 }
 
@@ -100,19 +111,19 @@ impl Interp<'_, '_> {
             Op::Zero { at } | Op::WriteZeroes { at } => self.change(role, op, *at, "zeroed", emit),
             Op::Discard { at } => self.change(role, op, *at, "discarded", emit),
             Op::Flush => self.flush(role),
-            Op::Read { snap, at } => self.read(role, *snap, *at),
+            Op::Read { snap, at } => self.read(role, *snap, *at, emit),
             Op::Take { label, wait } => self.take(role, *label, *wait, emit),
             Op::Delete { label, wait } => self.delete(*label, *wait, emit),
             Op::Wait => self.settle(emit),
-            Op::Concurrent(_) => {
-                Err(Halt::Skip("this target runs one operation at a time".to_owned()))
-            }
+            Op::Concurrent(ops) => self.together(role, ops, emit),
             Op::Rollback { label } => {
+                self.close_cuts(role, emit)?;
                 let (volume, to) = (self.volume(role)?.uuid, self.uuid(*label)?);
                 self.sut.array.rollback(volume, to)?;
                 self.applied(role, op)
             }
             Op::Resize { len } => {
+                self.close_cuts(role, emit)?;
                 self.sut.array.resize(self.volume(role)?.uuid, *len)?;
                 self.applied(role, op)
             }
@@ -121,18 +132,20 @@ impl Interp<'_, '_> {
                 self.applied(role, op)
             }
             Op::Clone { label, volume } => {
+                self.close_cut(*label, emit)?;
                 let made = self.sut.array.clone_snapshot(self.uuid(*label)?)?;
                 self.adopt(*volume, made)?;
                 self.applied(role, op)
             }
             Op::CreateVolume { volume, same_id } => {
-                let len = self.model.len(role).unwrap_or(LbaCount::ZERO);
+                let len = self.model.len_for_new().unwrap_or(LbaCount::ZERO);
                 let id = self.sut.volumes.get(volume).map(|v| v.uuid).filter(|_| *same_id);
                 let made = self.sut.array.create_volume(len, id)?;
                 self.adopt(*volume, made)?;
                 self.applied(role, op)
             }
             Op::DeleteVolume { volume } => {
+                self.close_cuts(*volume, emit)?;
                 self.sut.array.delete_volume(self.volume(*volume)?.uuid)?;
                 self.applied(role, op)
             }
@@ -141,12 +154,7 @@ impl Interp<'_, '_> {
                 let between = between_pages.as_ref().map(|(page, op)| (*page, op.as_ref()));
                 self.diff((*snap, *base), *from, between, emit)
             }
-            Op::Sync { snap, base, from, during } if during.is_empty() => {
-                self.sync((*snap, *base), *from, emit)
-            }
-            Op::Sync { .. } => {
-                Err(Halt::Skip("this target runs one operation at a time".to_owned()))
-            }
+            Op::Sync { snap, base, from, during } => self.sync((*snap, *base), *from, during, emit),
             Op::SyncChain { to } => self.sync_chain(*to, emit),
             Op::Check(check) => {
                 let asked = evaluate(check, self.sut, self.model, &mut self.session, emit);
@@ -159,9 +167,41 @@ impl Interp<'_, '_> {
         }
     }
 
-    fn applied(&mut self, role: Role, op: &Op) -> Done {
+    pub(super) fn applied(&mut self, role: Role, op: &Op) -> Done {
         self.model.apply(role, op);
         Ok(())
+    }
+
+    /// Runs an operation that meets a fault. What fails because of that fault has told nothing about
+    /// the target: the run goes on.
+    fn with_fault(&mut self, fault: &Fault, op: &Op, emit: Emit<'_>) -> Done {
+        let victim = match op {
+            Op::On { volume, .. } => *volume,
+            Op::Sync { .. } | Op::SyncChain { .. } => Role::Target,
+            _ => Role::Source,
+        };
+        let volume = self.volume(victim)?.uuid;
+        self.sut.array.arm_fault(volume, &fault.kind, fault.nth)?;
+        self.session.fault = Some(volume);
+        let done = self.exec(Role::Source, op, emit);
+        let met = self.fault_was_met();
+        self.session.fault = None;
+        self.session.fault_met = false;
+        match done {
+            Err(Halt::Unknown(reason)) if met && reason != Reason::Interrupted => {
+                emit(Event::Note { text: format!("injected fault {}: {reason}", fault.kind) });
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Whether the fault that this step carries has happened.
+    pub(super) fn fault_was_met(&mut self) -> bool {
+        if let Some(volume) = self.session.fault.take() {
+            self.session.fault_met = !self.sut.array.disarm_fault(volume);
+        }
+        self.session.fault_met
     }
 
     /// Writes, zeroes or discards; a failure leaves the LBAs unsettled in the model.
@@ -173,17 +213,8 @@ impl Interp<'_, '_> {
         what: &'static str,
         emit: Emit<'_>,
     ) -> Done {
-        let (run, generation) = (self.model.run(), self.model.next_generation());
-        let device = self.device(role)?;
-        let stop = self.sut.waiting.stop;
-        let result = match op {
-            Op::Write { .. } => write_stamped(device, at, (run, role, generation), stop),
-            Op::Rewrite { .. } => rewrite(device, at, stop),
-            Op::Zero { .. } => write_zeros(device, at, stop),
-            Op::WriteZeroes { .. } => device.write_zeroes(at.start(), at.len_lbas()),
-            _ => device.discard(at.start(), at.len_lbas()),
-        };
-        match result {
+        let stamp = (self.model.run(), role, self.model.next_generation());
+        match perform(self.device(role)?, op, stamp, self.sut.waiting.stop) {
             Ok(()) => {
                 self.model.apply(role, op);
                 emit(Event::Wrote { role, what, at });
@@ -191,7 +222,9 @@ impl Interp<'_, '_> {
             }
             Err(error @ DeviceError::Unsupported(_)) => Err(error.into()),
             Err(error) => {
-                self.model.unsettle(role, at);
+                // A fault of ours is over; nobody knows when a real one is.
+                let late = !self.fault_was_met();
+                self.model.failed(role, op, late);
                 Err(error.into())
             }
         }
@@ -207,16 +240,19 @@ impl Interp<'_, '_> {
         }
     }
 
-    fn read(&mut self, role: Role, snap: Option<Label>, at: Extent) -> Done {
-        self.session.compared += 1;
+    fn read(&mut self, role: Role, snap: Option<Label>, at: Extent, emit: Emit<'_>) -> Done {
         let stop = self.sut.waiting.stop;
         let run = self.model.run();
+        if !self.sut.checks.has(CheckId::Content) {
+            return Err(Halt::Skip("contents are not judged".to_owned()));
+        }
         let Some(label) = snap else {
             let tiles = self.model.live(role, at);
             let found = wrong_in((self.device(role)?, None), &tiles, (run, role), stop)?;
+            self.session.compared += 1;
             return content(role, found, "now");
         };
-        let uuid = self.uuid(label)?;
+        self.close_cut(label, emit)?;
         let Some(snapshot) = self.model.snapshot(label) else { return Ok(()) };
         let (owner, len) = (snapshot.role, snapshot.len);
         let over = |run: Extent| {
@@ -224,27 +260,102 @@ impl Interp<'_, '_> {
         };
         let inside = Extent::new(Lba::new(0), len).and_then(|whole| whole.intersect(at));
         let tiles: Vec<Tile> = inside.map(over).unwrap_or_default();
-        let device =
-            SnapshotSource::new(self.sut.array, uuid, self.device(owner)?.block_size(), len);
+        let device = self.frozen(label)?;
         let found = wrong_in((&device, None), &tiles, (run, owner), stop)?;
+        self.session.compared += 1;
         content(owner, found, &format!("in snapshot {label}"))
     }
 
-    fn take(&mut self, role: Role, label: Label, wait: bool, emit: Emit<'_>) -> Done {
-        let name = self.sut.ledger.next_name();
-        let made = self.sut.array.create_snapshot(self.volume(role)?.uuid, name)?;
-        self.sut.ledger.made(made.uuid);
-        self.session.uuids.insert(label, made.uuid);
-        self.session.order.push(label);
-        self.model.apply(role, &Op::Take { label, wait });
-        if wait && !self.sut.pipeline.copy.bugs.has(PipelineBug::ReadsBeforeAvailable) {
-            wait_available(self.sut.array, self.sut.clock, made.uuid, self.sut.waiting)?;
+    /// A snapshot as a device that can be read, if this target offers that.
+    pub(super) fn frozen(&self, label: Label) -> Result<SnapshotSource<'_>, Halt> {
+        if !self.capabilities.snapshot_readable {
+            return Err(Halt::Skip("this target does not offer reading a snapshot".to_owned()));
         }
-        emit(Event::Taken { label, name, uuid: made.uuid });
+        let uuid = self.uuid(label)?;
+        let Some(snapshot) = self.model.snapshot(label) else {
+            return Err(Halt::Skip(format!("{label} was never taken")));
+        };
+        // Its volume may be gone; any other has blocks of the same size.
+        let device = self.sut.volumes.get(&snapshot.role).or(self.sut.volumes.values().next());
+        let block = device.map_or(BlockSize::DEVICE, |volume| volume.device().block_size());
+        Ok(SnapshotSource::new(self.sut.array, uuid, block, snapshot.len))
+    }
+
+    fn take(&mut self, role: Role, label: Label, wait: bool, emit: Emit<'_>) -> Done {
+        // An array makes one at a time of each volume.
+        self.close_cuts(role, emit)?;
+        self.ask_for_snapshot(role, label, emit)?;
+        self.model.apply(role, &Op::Take { label, wait: false });
+        if wait {
+            self.close_cut(label, emit)?;
+        }
         Ok(())
     }
 
+    /// The call that takes a snapshot, and nothing more: it is not waited for.
+    pub(super) fn ask_for_snapshot(&mut self, role: Role, label: Label, emit: Emit<'_>) -> Done {
+        let name = self.sut.ledger.next_name();
+        let made = self.sut.array.create_snapshot(self.volume(role)?.uuid, name)?;
+        self.took(label, name, made.uuid, emit);
+        Ok(())
+    }
+
+    /// The books of a snapshot that was asked for.
+    pub(super) fn took(
+        &mut self,
+        label: Label,
+        name: SnapshotName,
+        uuid: SnapshotUuid,
+        emit: Emit<'_>,
+    ) {
+        self.sut.ledger.made(uuid);
+        self.session.uuids.insert(label, uuid);
+        self.session.order.push(label);
+        emit(Event::Taken { label, name, uuid });
+    }
+
+    /// Waits until a snapshot is Available: what comes then is after its cut. Then looks on which
+    /// side of it the operations that came meanwhile are.
+    pub(super) fn close_cut(&mut self, label: Label, emit: Emit<'_>) -> Done {
+        let Some(snapshot) = self.model.snapshot(label).filter(|snap| snap.is_open()) else {
+            return Ok(());
+        };
+        let role = snapshot.role;
+        let waits = !self.sut.pipeline.copy.bugs.has(PipelineBug::ReadsBeforeAvailable);
+        if waits {
+            let uuid = self.uuid(label)?;
+            let waited =
+                wait_available(self.sut.array, self.sut.clock, uuid, self.sut.waiting).map(|_| ());
+            self.in_time(waited)?;
+            emit(Event::Available { label });
+        }
+        let unsure = self.model.close(label);
+        if unsure.is_empty() || !waits {
+            return Ok(());
+        }
+        self.settle_cut(role, label, &unsure, emit)
+    }
+
+    /// As [`Interp::close_cut`], for every snapshot of a volume.
+    pub(super) fn close_cuts(&mut self, role: Role, emit: Emit<'_>) -> Done {
+        for label in self.model.open_snapshots(role) {
+            self.close_cut(label, emit)?;
+        }
+        Ok(())
+    }
+
+    /// What a wait came to; a state that never comes is a violation, if that is judged.
+    fn in_time(&self, waited: Result<(), ApiError>) -> Done {
+        match waited {
+            Err(ApiError::Late { .. }) if !self.sut.checks.has(CheckId::Liveness) => {
+                Err(Halt::Skip("liveness is not judged".to_owned()))
+            }
+            waited => Ok(waited?),
+        }
+    }
+
     fn delete(&mut self, label: Label, wait: bool, emit: Emit<'_>) -> Done {
+        self.close_cut(label, emit)?;
         let uuid = self.uuid(label)?;
         match self.sut.array.delete_snapshot(uuid) {
             Ok(()) | Err(ApiError::NotFound(_)) => {}
@@ -252,8 +363,7 @@ impl Interp<'_, '_> {
         }
         self.model.apply(Role::Source, &Op::Delete { label, wait });
         if wait {
-            wait_gone(self.sut.array, self.sut.clock, uuid, self.sut.waiting)?;
-            self.sut.ledger.gone(uuid);
+            self.wait_until_gone(uuid)?;
         } else {
             self.session.leaving.push(label);
         }
@@ -261,25 +371,23 @@ impl Interp<'_, '_> {
         Ok(())
     }
 
+    fn wait_until_gone(&mut self, uuid: SnapshotUuid) -> Done {
+        let waited = wait_gone(self.sut.array, self.sut.clock, uuid, self.sut.waiting);
+        self.in_time(waited)?;
+        self.sut.ledger.gone(uuid);
+        Ok(())
+    }
+
     /// Waits for every snapshot that was made or deleted without waiting.
     fn settle(&mut self, emit: Emit<'_>) -> Done {
         for label in std::mem::take(&mut self.session.leaving) {
-            let uuid = self.uuid(label)?;
-            wait_gone(self.sut.array, self.sut.clock, uuid, self.sut.waiting)?;
-            self.sut.ledger.gone(uuid);
+            self.wait_until_gone(self.uuid(label)?)?;
             emit(Event::Deleted { label });
         }
-        for label in self.session.order.clone() {
-            if self.model.snapshot(label).is_some_and(|snap| !snap.deleted) {
-                wait_available(
-                    self.sut.array,
-                    self.sut.clock,
-                    self.uuid(label)?,
-                    self.sut.waiting,
-                )?;
-            }
+        for role in Role::ALL {
+            self.close_cuts(role, emit)?;
         }
-        Ok(())
+        self.applied(Role::Source, &Op::Wait)
     }
 
     fn diff(&mut self, pair: Pair, from: Lba, between: Option<(u32, &Op)>, emit: Emit<'_>) -> Done {
@@ -293,139 +401,6 @@ impl Interp<'_, '_> {
                 Ok(())
             }
         }
-    }
-
-    fn sync(&mut self, pair: Pair, from: SyncSource, emit: Emit<'_>) -> Done {
-        let (snap, base) = pair;
-        let start = self.sut.clock.now();
-        let Some(answer) = self.ask(pair, Lba::new(0), None, emit)? else {
-            self.session.last_diff = LastDiff::Refused;
-            return Ok(());
-        };
-        let limit = self.sut.pipeline.limit_to.clone();
-        let copied = limit
-            .as_ref()
-            .map_or_else(|| answer.set.clone(), |limit| answer.set.intersection(limit));
-        if let Some(max) =
-            self.sut.pipeline.max_full_sync.filter(|max| base.is_none() && copied.count() > *max)
-        {
-            let (has, may) = (copied.count().nominal_bytes(), max.nominal_bytes());
-            let why = format!(
-                "a full sync would copy {has} bytes, more than --max-full-sync {may}; use an emptier volume or --limit-to-footprint"
-            );
-            return Err(Halt::Unknown(Reason::Budget(why)));
-        }
-        let runs = plan(&answer.chunks, limit.as_ref(), self.sut.pipeline.copy.bugs);
-        let (wrote, result) = self.copy(snap, from, &runs)?;
-        let took = self.sut.clock.now().saturating_sub(start);
-        match from {
-            SyncSource::Live => self.model.synced(&copied),
-            SyncSource::Snapshot => self.model.synced_from(snap, &copied),
-        }
-        if let Err(error) = result {
-            for run in copied.runs() {
-                self.model.unsettle(Role::Target, *run);
-            }
-            return Err(error.into());
-        }
-        emit(Event::Synced {
-            ranges: answer.ranges,
-            pages: answer.pages,
-            lbas: copied.count(),
-            took,
-        });
-        let stray = wrote.difference(&copied);
-        let record = SyncRecord { pair, ranges: answer.ranges, copied, wrote, took };
-        let mut found: Vec<Violation> = Vec::new();
-        if !stray.is_empty() {
-            let sentence = format!(
-                "the sync of {snap} wrote {stray} of the target, which its diff does not name"
-            );
-            found.push(Violation::new(Kind::Disturbed, sentence).about(snap, base).at(stray));
-        }
-        found.extend(self.verify_copied(&record)?.map(|violation| violation.about(snap, base)));
-        // What is known to be wrong is said once; later scenarios must not stumble over it again.
-        for run in found.iter().flat_map(|violation| violation.extents.runs()) {
-            self.model.forget(Role::Target, *run);
-        }
-        self.session.last_diff = LastDiff::Answered { pair, answer };
-        self.session.digests_before = self.session.digests.clone();
-        self.session.syncs.push(record);
-        if found.is_empty() { Ok(()) } else { Err(Halt::Violations(found)) }
-    }
-
-    /// Copies `runs` and answers which LBAs of the target were written.
-    fn copy(
-        &self,
-        snap: Label,
-        from: SyncSource,
-        runs: &[Extent],
-    ) -> Result<(LbaSet, Result<(), crate::sync::CopyError>), Halt> {
-        let target = WriteLogged::new(self.device(Role::Target)?);
-        let live = self.device(Role::Source)?;
-        let len = self.model.snapshot(snap).map_or(LbaCount::ZERO, |snapshot| snapshot.len);
-        let frozen = SnapshotSource::new(self.sut.array, self.uuid(snap)?, live.block_size(), len);
-        let torn = self.sut.pipeline.copy.bugs.has(PipelineBug::LiveSourceTorn);
-        let source: &dyn BlockDevice =
-            if from == SyncSource::Live || torn { live } else { &frozen };
-        let result =
-            copy(runs, source, &target, &self.sut.pipeline.copy, None, self.sut.waiting.stop);
-        Ok((target.take_log(), result.map(|_| ())))
-    }
-
-    /// Reads the copied LBAs and the chunks beside them back from the target.
-    fn verify_copied(&self, record: &SyncRecord) -> Result<Option<Violation>, Halt> {
-        let Some(whole) =
-            self.model.len(Role::Target).and_then(|len| Extent::new(Lba::new(0), len))
-        else {
-            return Ok(None);
-        };
-        let chunk = LbaCount::new(CHUNK_LBAS);
-        let beside = |run: &Extent| {
-            let out = run.rounded_out(chunk);
-            let start = Lba::new(out.start().get().saturating_sub(CHUNK_LBAS));
-            Extent::between(start, out.end() + chunk)?.intersect(whole)
-        };
-        let around: LbaSet = record.copied.runs().iter().filter_map(beside).collect();
-        let tiles: Vec<Tile> =
-            around.runs().iter().flat_map(|run| knowable(self.model, *run)).collect();
-        let devices = (self.device(Role::Target)?, Some(self.device(Role::Source)?));
-        let found =
-            wrong_in(devices, &tiles, (self.model.run(), Role::Target), self.sut.waiting.stop)?;
-        let when = format!("after the sync of {}", record.pair.0);
-        Ok(found
-            .and_then(|(values, wrong)| content_violation(Role::Target, &wrong, &values, &when)))
-    }
-
-    fn sync_chain(&mut self, to: Label, emit: Emit<'_>) -> Done {
-        let alive = |label: &Label| self.model.snapshot(*label).is_some_and(|snap| !snap.deleted);
-        let upto = self.session.order.iter().position(|label| *label == to).map_or(0, |at| at + 1);
-        let taken: Vec<Label> = self.session.order[..upto].iter().copied().filter(alive).collect();
-        let bases: BTreeMap<Label, Label> = taken.windows(2).map(|w| (w[1], w[0])).collect();
-        let mut copied = LbaSet::new();
-        for snap in chain_order(taken, self.sut.pipeline.copy.bugs) {
-            self.sync((snap, bases.get(&snap).copied()), SyncSource::Snapshot, emit)?;
-            copied =
-                self.session.syncs.last().map_or(copied.clone(), |sync| copied.union(&sync.copied));
-        }
-        self.verify_chain(to, &copied)
-    }
-
-    /// After a chain the target holds the last snapshot wherever something was copied.
-    fn verify_chain(&self, to: Label, copied: &LbaSet) -> Done {
-        let Some(snapshot) = self.model.snapshot(to) else { return Ok(()) };
-        let whole = Extent::new(Lba::new(0), snapshot.len);
-        let inside = whole.map(|whole| copied.within(whole)).unwrap_or_default();
-        let tiles: Vec<Tile> = inside
-            .runs()
-            .iter()
-            .flat_map(|run| snapshot.contents.over(*run))
-            .map(|(e, v)| (e, v.clone()))
-            .collect();
-        let devices = (self.device(Role::Target)?, None);
-        let found =
-            wrong_in(devices, &tiles, (self.model.run(), Role::Target), self.sut.waiting.stop)?;
-        content(Role::Target, found, &format!("after the chain to {to}"))
     }
 
     /// Takes over a volume that the array has just made.
@@ -456,9 +431,26 @@ impl Interp<'_, '_> {
     }
 }
 
+/// What one operation on a data plane does. `stamp` is what written blocks say of themselves.
+pub(super) fn perform(
+    device: &dyn BlockDevice,
+    op: &Op,
+    stamp: (RunId, Role, u64),
+    stop: &AtomicBool,
+) -> Result<(), DeviceError> {
+    match op {
+        Op::Write { at } => write_stamped(device, *at, stamp, stop),
+        Op::Rewrite { at } => rewrite(device, *at, stop),
+        Op::Zero { at } => write_zeros(device, *at, stop),
+        Op::WriteZeroes { at } => device.write_zeroes(at.start(), at.len_lbas()),
+        Op::Discard { at } => device.discard(at.start(), at.len_lbas()),
+        _ => Err(DeviceError::Unsupported("this operation")),
+    }
+}
+
 type Wrong = Option<(Values, WrongBlocks)>;
 
-fn content(role: Role, found: Wrong, when: &str) -> Done {
+pub(super) fn content(role: Role, found: Wrong, when: &str) -> Done {
     match found.and_then(|(values, wrong)| content_violation(role, &wrong, &values, when)) {
         Some(violation) => Err(violation.into()),
         None => Ok(()),

@@ -13,6 +13,8 @@ mod session;
 mod shrink;
 mod shrink_parts;
 mod sut;
+mod syncing;
+mod together;
 mod transfer;
 mod verify;
 

@@ -62,7 +62,7 @@ fn check_all(scenario: &Scenario, model: &Model, policy: Policy) -> Result<(), C
                 if let Some(bounds) = predicted(&model, *snap, *base, policy) {
                     // The least that a legal answer makes the pipeline copy.
                     match from {
-                        SyncSource::Live => model.synced(&bounds.must),
+                        SyncSource::Live => model.synced(None, &bounds.must),
                         SyncSource::Snapshot => model.synced_from(*snap, &bounds.must),
                     }
                     seen.syncs.push(bounds);

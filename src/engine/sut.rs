@@ -69,6 +69,9 @@ pub struct Sut<'a> {
     pub ledger: &'a Ledger,
     /// How the pipeline runs.
     pub pipeline: Pipeline,
+    /// Whether operations in flight together are sent by several threads; otherwise in the order
+    /// listed, which time that does not pass makes just as good.
+    pub threads: bool,
     /// What the oracle looks at: everything, but in the self-test of the oracle.
     pub checks: Checks,
 }

@@ -5,7 +5,7 @@
 use crate::array::{AlignedBuf, BlockDevice, DeviceError};
 use crate::block::{Diagnosis, Extent, Lba, LbaCount, Role, RunId};
 use crate::model::{Model, Value, Values};
-use crate::oracle::wrong_blocks;
+use crate::oracle::{value_of, wrong_blocks};
 use crossbeam::thread;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -100,6 +100,46 @@ pub(super) fn wrong_in(
         .and_then(|(index, _)| pieces.get(*index))
         .map(|(_, values)| (*values).clone());
     Ok(values.map(|values| (values, found.into_iter().flat_map(|(_, wrong)| wrong).collect())))
+}
+
+/// Which one of its several possible values each block of `tiles` holds, as runs. Blocks that hold
+/// none of them, or may be more than one, are left out.
+///
+/// # Errors
+/// As [`wrong_in`].
+pub(super) fn values_in(
+    device: &dyn BlockDevice,
+    tiles: &[Tile],
+    (run, role): (RunId, Role),
+    stop: &AtomicBool,
+) -> Result<Vec<(Extent, Value)>, DeviceError> {
+    let mut reader = Reader::new(device, None);
+    let mut seen: Vec<(Extent, Value)> = Vec::new();
+    for (tile, values) in tiles {
+        let Some(possible @ [_, _, ..]) = values.as_slice() else { continue };
+        for at in tile.pieces(READ_LBAS) {
+            if stop.load(Ordering::Relaxed) {
+                return Err(DeviceError::Interrupted);
+            }
+            let (bytes, _) = reader.read(at, false)?;
+            let blocks = bytes.chunks_exact(device.block_size().get()).zip(at.start().get()..);
+            for (block, lba) in blocks {
+                let at = Extent::new(Lba::new(lba), LbaCount::new(1));
+                let Some((at, value)) =
+                    at.zip(value_of(block, Lba::new(lba), possible, (run, role)))
+                else {
+                    continue;
+                };
+                match seen.last_mut() {
+                    Some((run, last)) if *last == value && run.end() == at.start() => {
+                        *run = Extent::between(run.start(), at.end()).unwrap_or(at);
+                    }
+                    _ => seen.push((at, value)),
+                }
+            }
+        }
+    }
+    Ok(seen)
 }
 
 /// Two buffers and the devices they are filled from.

@@ -1,8 +1,9 @@
 //! What a diff must and may report, and whether it may be answered at all (`oracle.md` section 2
 //! and law 1 of section 6). Not covered: judging an answer against it (`crate::oracle`).
 
-use super::Model;
-use super::values::{Value, Values};
+use super::values::{Value, ValueMap, Values};
+use super::volume::Volume;
+use super::{Model, Snapshot};
 use crate::block::{CloneFullDiff, Extent, Lba, LbaSet, Role, RollbackKind};
 use crate::scenario::Label;
 
@@ -38,14 +39,7 @@ impl Model {
         if current.deleted {
             return Expected::Refusal("the snapshot has been deleted");
         }
-        let Some(label) = base else {
-            return match self.capabilities.clone_full_diff {
-                Some(CloneFullDiff::Unknown) if current.role == Role::Clone => {
-                    Expected::Either("what a clone's full diff holds is not known")
-                }
-                _ => Expected::Answer,
-            };
-        };
+        let Some(label) = base else { return Expected::Answer };
         if label == snap {
             return Expected::Refusal("the snapshot is its own base");
         }
@@ -67,6 +61,8 @@ impl Model {
             && self.capabilities.rollback == RollbackKind::Forks
         {
             Expected::Either("the chain forks at a rollback between the two")
+        } else if base.kills != current.kills {
+            Expected::Either("tracking need not survive the kill between the two")
         } else {
             Expected::Answer
         }
@@ -76,49 +72,67 @@ impl Model {
     /// of another volume, a label never taken).
     pub fn predict(&self, snap: Label, base: Option<Label>) -> Option<Prediction> {
         let current = self.snapshots.get(&snap)?;
-        let volume =
-            self.volumes.get(&current.role).filter(|v| v.incarnation == current.incarnation)?;
-        let end = Lba::new(current.len.get());
-        let whole = Extent::between(Lba::new(0), end)?;
-        let includes_parent =
-            self.capabilities.clone_full_diff == Some(CloneFullDiff::IncludesParent);
-        let (from, since) = match base {
-            // Measured from an unknown or another beginning: not judged yet.
-            None if current.role == Role::Clone && !includes_parent => return None,
-            None => (0, None),
-            Some(label) => {
-                let base = self.snapshots.get(&label)?;
-                if (base.role, base.incarnation) != (current.role, current.incarnation) {
-                    return None;
-                }
-                (base.cut, Some(base))
-            }
-        };
-        let (first, last) = (from.min(current.cut), from.max(current.cut));
-        let mut may = volume.touched_between(first, last).within(whole);
-        let mut must = LbaSet::new();
-        for run in may.runs() {
-            for (tile, now) in current.contents.over(*run) {
-                match since {
-                    None if now.certainly_differ(&Values::One(Value::Zero)) => must.insert(tile),
-                    None => {}
-                    Some(base) => {
-                        for (part, then) in base.contents.over(tile) {
-                            if now.certainly_differ(then) {
-                                must.insert(part);
-                            }
-                        }
-                    }
-                }
-            }
+        let volume = self.volume_of(current)?;
+        let whole = Extent::new(Lba::new(0), current.len)?;
+        let Some(label) = base else { return Some(self.since_creation(current, volume, whole)) };
+        let base = self.snapshots.get(&label)?;
+        if (base.role, base.incarnation) != (current.role, current.incarnation) {
+            return self.of_relatives(current, base, whole);
         }
-        // A write that failed may land at any time, so its LBAs may always show and never must.
-        let late = volume.unfenced.within(whole);
-        (must, may) = (must.difference(&late), may.union(&late));
-        if since.is_none() && !volume.fresh {
-            // Somebody else may have written anything before this run.
-            may = LbaSet::from(whole);
-        }
+        let (first, last) = (base.cut.min(current.cut), base.cut.max(current.cut));
+        let may = volume.touched_between(first, last).within(whole);
+        let must = current.contents.certain_differences(&base.contents, &may);
         Some(Prediction { must, may })
+    }
+
+    /// The bounds of a diff without base.
+    fn since_creation(&self, current: &Snapshot, volume: &Volume, whole: Extent) -> Prediction {
+        let own = volume.touched_between(0, current.cut).within(whole);
+        let anything = || LbaSet::from(whole);
+        let zeros = ValueMap::new(Values::One(Value::Zero));
+        let Some((began, inherited)) = &volume.parent else {
+            let must = current.contents.certain_differences(&zeros, &own);
+            // Somebody else may have written anything before this run.
+            return Prediction { must, may: if volume.fresh { own } else { anything() } };
+        };
+        let all = own.union(&inherited.within(whole));
+        let from_zero = || current.contents.certain_differences(&zeros, &all);
+        let from_parent = || current.contents.certain_differences(began, &own);
+        match self.capabilities.clone_full_diff {
+            Some(CloneFullDiff::SinceClone) => Prediction { must: from_parent(), may: own },
+            Some(CloneFullDiff::IncludesParent) => {
+                Prediction { must: from_zero(), may: if volume.fresh { all } else { anything() } }
+            }
+            Some(CloneFullDiff::Unknown) | None => {
+                Prediction { must: from_zero().intersection(&from_parent()), may: anything() }
+            }
+        }
+    }
+
+    /// The bounds of a diff between a clone and its parent, if it is answered at all: what certainly
+    /// differs must be there. `None` for volumes that are no relatives.
+    fn of_relatives(
+        &self,
+        current: &Snapshot,
+        base: &Snapshot,
+        whole: Extent,
+    ) -> Option<Prediction> {
+        let touched = |snap: &Snapshot| {
+            let volume = self.volume_of(snap)?;
+            let own = volume.touched_between(0, snap.cut);
+            Some(match &volume.parent {
+                Some((_, inherited)) => own.union(inherited),
+                None => own,
+            })
+        };
+        let relatives = [current, base]
+            .into_iter()
+            .any(|snap| self.volume_of(snap).is_some_and(|volume| volume.parent.is_some()));
+        if !relatives {
+            return None;
+        }
+        let all = touched(current)?.union(&touched(base)?).within(whole);
+        let must = current.contents.certain_differences(&base.contents, &all);
+        Some(Prediction { must, may: LbaSet::from(whole) })
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn everything() -> Capabilities {
     }
 }
 
-fn model(fresh: bool) -> Model {
+pub(crate) fn model(fresh: bool) -> Model {
     let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(LEN), fresh };
     let volumes = [(Role::Source, shape), (Role::Target, shape)].into();
     Model::new(RunId::from_u128(1), &volumes, everything())
@@ -174,7 +174,7 @@ fn a_write_over_unknown_data_must_be_reported_but_a_zero_only_may() {
 fn a_failed_write_may_have_happened() {
     let mut m = model(true);
     m.apply(Role::Source, &take(0));
-    m.unsettle(Role::Source, Extent::lbas(4, 1));
+    m.failed(Role::Source, &Op::Write { at: Extent::lbas(4, 1) }, false);
     m.apply(Role::Source, &take(1));
     let bounds = m.predict(Label(1), Some(Label(0))).expect("both exist");
     assert_eq!((lbas(&bounds.must), lbas(&bounds.may)), (vec![], vec![4]));
@@ -199,7 +199,7 @@ fn pairs_that_make_no_sense_are_to_be_refused() {
 fn a_sync_carries_the_source_values_to_the_target() {
     let mut m = model(false);
     m.apply(Role::Source, &Op::Write { at: Extent::lbas(0, 4) });
-    m.synced(&LbaSet::from(Extent::lbas(2, 4)));
+    m.synced(None, &LbaSet::from(Extent::lbas(2, 4)));
     let target = m.live(Role::Target, Extent::lbas(0, 8));
     let stamp = Values::One(Value::Stamp { role: Role::Source, generation: 1 });
     let (source, own) =

@@ -2,10 +2,12 @@
 //!
 //! Not covered: bytes. A value is compared by what it *is*, never by its contents.
 
-use crate::block::{Extent, Lba, LbaCount, Role};
+use crate::block::{Extent, Lba, LbaCount, LbaSet, Role};
+use serde::{Deserialize, Serialize};
 
 /// One possible value of an LBA (`oracle.md` section 1).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Value {
     /// All zeros.
     Zero,
@@ -102,6 +104,28 @@ impl ValueMap {
             new.extend(Extent::between(at.end(), run.end()).map(|tail| (tail, old.clone())));
         }
         self.runs.splice(from..to, new);
+    }
+    /// Every LBA of `at` holds what it may hold already, or one of `values`.
+    pub fn or_into(&mut self, at: Extent, values: &Values) {
+        let tiles: Vec<(Extent, Values)> =
+            self.over(at).into_iter().map(|(tile, old)| (tile, old.or(values))).collect();
+        for (tile, values) in tiles {
+            self.set(tile, values);
+        }
+    }
+    /// LBAs of `within` at which the two maps certainly differ.
+    pub fn certain_differences(&self, other: &ValueMap, within: &LbaSet) -> LbaSet {
+        let mut differ = LbaSet::new();
+        for run in within.runs() {
+            for (tile, here) in self.over(*run) {
+                for (part, there) in other.over(tile) {
+                    if here.certainly_differ(there) {
+                        differ.insert(part);
+                    }
+                }
+            }
+        }
+        differ
     }
     /// The values over `at`: runs that tile it, in order.
     pub fn over(&self, at: Extent) -> Vec<(Extent, &Values)> {

@@ -34,11 +34,13 @@ pub enum CheckId {
     CutLaw,
     /// A walk from an LBA in the middle is the rest of the whole walk (law 2).
     OffsetWalk,
+    /// Old data that a diff without base leaves out is zeros (law 5).
+    Unreported,
 }
 
 impl CheckId {
     /// All checks.
-    pub const ALL: [CheckId; 13] = [
+    pub const ALL: [CheckId; 14] = [
         CheckId::Missed,
         CheckId::Leaked,
         CheckId::Shape,
@@ -52,6 +54,7 @@ impl CheckId {
         CheckId::Liveness,
         CheckId::CutLaw,
         CheckId::OffsetWalk,
+        CheckId::Unreported,
     ];
 
     /// The stable name.
@@ -70,6 +73,7 @@ impl CheckId {
             CheckId::Liveness => "liveness",
             CheckId::CutLaw => "cut-law",
             CheckId::OffsetWalk => "offset-walk",
+            CheckId::Unreported => "unreported",
         }
     }
 }

@@ -20,23 +20,47 @@ pub fn wrong_blocks(
     for (index, found) in bytes.chunks_exact(block.get()).enumerate() {
         let lba = at.start() + crate::block::LbaCount::new(index as u64);
         let twin = twin.and_then(|twin| twin.chunks_exact(block.get()).nth(index));
-        let holds = |value: &Value| match value {
-            Value::Zero => found.iter().all(|&b| b == 0),
-            Value::Old(owner) => {
-                // Old data of its own volume has no twin: all that is known is that it is not ours.
-                let twin = twin.filter(|_| *owner != role);
-                twin.is_none_or(|twin| twin == found) && !is_of_this_run(found, run)
-            }
-            Value::Stamp { role, generation } => {
-                let expected = Stamp { run, volume: *role, lba, generation: *generation };
-                diagnose(found, &expected) == Diagnosis::Right
-            }
-        };
-        if !possible.iter().any(holds) {
+        if !possible.iter().any(|value| holds(found, twin, lba, *value, (run, role))) {
             wrong.push((lba, name_it(found, lba, possible, run, role)));
         }
     }
     wrong
+}
+
+/// Whether a block of the `role` volume can be that value.
+fn holds(
+    found: &[u8],
+    twin: Option<&[u8]>,
+    lba: Lba,
+    value: Value,
+    (run, role): (RunId, Role),
+) -> bool {
+    match value {
+        Value::Zero => found.iter().all(|&b| b == 0),
+        Value::Old(owner) => {
+            // Old data of its own volume has no twin: all that is known is that it is not ours.
+            let twin = twin.filter(|_| owner != role);
+            twin.is_none_or(|twin| twin == found) && !is_of_this_run(found, run)
+        }
+        Value::Stamp { role, generation } => {
+            let expected = Stamp { run, volume: role, lba, generation };
+            diagnose(found, &expected) == Diagnosis::Right
+        }
+    }
+}
+
+/// Which of its possible values a block of the `role` volume holds; `None` if it is none of them, or
+/// cannot be told (old data may be zeros).
+pub fn value_of(
+    found: &[u8],
+    lba: Lba,
+    possible: &[Value],
+    (run, role): (RunId, Role),
+) -> Option<Value> {
+    let mut fitting =
+        possible.iter().copied().filter(|value| holds(found, None, lba, *value, (run, role)));
+    let first = fitting.next()?;
+    fitting.next().is_none().then_some(first)
 }
 
 /// Whether the block is one that this run wrote somewhere, whole or torn.

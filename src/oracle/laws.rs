@@ -3,7 +3,7 @@
 //! (`super::bounds`) and contents (`super::content`).
 
 use super::verdict::{Kind, Violation};
-use crate::block::{LbaSet, Policy};
+use crate::block::{Extent, Lba, LbaSet, Policy};
 use crate::model::Expected;
 use crate::scenario::Label;
 
@@ -82,6 +82,47 @@ pub fn judge_triangle(
     Some(Violation::new(Kind::Leaked, sentence).about(snap, base).at(extra))
 }
 
+/// Law 2, from the middle: a walk that starts inside a chunk begins with that chunk and is the rest
+/// of the whole walk.
+pub fn judge_offset_walk(
+    (snap, base): (Label, Option<Label>),
+    from: Lba,
+    whole: &LbaSet,
+    walked: &LbaSet,
+) -> Option<Violation> {
+    let rest = Extent::between(from.chunk_start(), Lba::new(u64::MAX));
+    let rest = rest.map(|rest| whole.within(rest)).unwrap_or_default();
+    let differs = rest.difference(walked).union(&walked.difference(&rest));
+    if differs.is_empty() {
+        return None;
+    }
+    let sentence = format!(
+        "{} from LBA {from} on is not the rest of the whole answer: it differs in {differs}",
+        asked(snap, base)
+    );
+    Some(Violation::new(Kind::Malformed, sentence).about(snap, base).at(differs))
+}
+
+/// The cut law where snapshots cannot be read: `must` changed from base to snap in operations that
+/// were in flight at the cut of `middle`; one of the two diffs beside it must have each LBA.
+pub fn judge_cut(
+    (snap, base): (Label, Option<Label>),
+    middle: Label,
+    must: &LbaSet,
+    (before, after): (&LbaSet, &LbaSet),
+) -> Option<Violation> {
+    let missed = must.difference(before).difference(after);
+    if missed.is_empty() {
+        return None;
+    }
+    let sentence = format!(
+        "{missed} changed in operations in flight at the cut of {middle}, and neither {} nor {} reports them",
+        asked(middle, base),
+        asked(snap, Some(middle))
+    );
+    Some(Violation::new(Kind::Missed, sentence).about(snap, base).at(missed))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +153,28 @@ mod tests {
         assert_eq!(judge_repeat(PAIR, &set(3, 4), &set(3, 4)), None);
         let found = judge_repeat(PAIR, &set(3, 4), &set(4, 4)).expect("a violation");
         assert_eq!((found.kind, found.extents.count().get()), (Kind::Nondeterministic, 2));
+    }
+
+    #[test]
+    fn a_walk_from_the_middle_is_the_rest_of_the_whole_walk() {
+        let whole = set(3, 80);
+        let from = |lba, walked| judge_offset_walk(PAIR, Lba::new(lba), &whole, &walked);
+        assert_eq!(from(70, set(64, 19)), None);
+        assert_eq!(from(1, set(3, 80)), None);
+        let found = from(70, set(70, 13)).expect("a violation");
+        assert_eq!((found.kind, found.extents), (Kind::Malformed, set(64, 6)));
+        assert!(from(70, set(64, 20)).is_some(), "one too many");
+    }
+
+    #[test]
+    fn what_was_in_flight_at_a_cut_is_on_one_side_of_it() {
+        let law = |before, after| {
+            judge_cut((Label(2), Some(Label(0))), Label(1), &set(4, 2), (&before, &after))
+        };
+        assert_eq!(law(set(4, 2), LbaSet::new()), None);
+        assert_eq!(law(set(4, 1), set(5, 1)), None);
+        let found = law(set(4, 1), LbaSet::new()).expect("a violation");
+        assert_eq!((found.kind, found.extents), (Kind::Missed, set(5, 1)));
     }
 
     #[test]

@@ -400,8 +400,7 @@ impl QemuArray {
             shrink_zeroes: false,
             restart: false,
             volume_lifecycle: false,
-            // The interpreter runs one at a time.
-            concurrent_ops: false,
+            concurrent_ops: true,
             atomic_write_bytes: 512,
             concurrent_snapshots: 1,
             granularity: LbaCount::new(1),

@@ -1,6 +1,7 @@
 //! The simulator behind the port: the one glue file that knows both the array's raw masks and the
 //! checker's vocabulary. Not covered: anything over the wire.
 
+use super::SimFault;
 use super::array::SimArray;
 use super::volume::{SimDevice, SimIoError};
 use super::{SimError, SimPage, SimSnapshotInfo, SimSnapshotState};
@@ -70,7 +71,7 @@ impl Array for SimArray {
             shrink_zeroes: true,
             restart: true,
             volume_lifecycle: true,
-            concurrent_ops: false,
+            concurrent_ops: true,
             // A write is stored under the volume's lock: all of it or nothing.
             atomic_write_bytes: u32::from(config.block),
             concurrent_snapshots: 1,
@@ -182,6 +183,16 @@ impl Array for SimArray {
         SimArray::device(self, volume).ok().map(|device| Box::new(device) as Box<dyn BlockDevice>)
     }
 
+    fn arm_fault(&self, volume: VolumeUuid, kind: &str, nth: u32) -> Result<(), ApiError> {
+        let fault = SimFault::from_name(kind).ok_or(ApiError::Unsupported("that fault"))?;
+        self.arm(volume, fault, nth)
+            .map_err(|e| api_error(format!("arm {kind} on volume {volume}"), &e))
+    }
+
+    fn disarm_fault(&self, volume: VolumeUuid) -> bool {
+        self.disarm(volume)
+    }
+
     fn delete_volume(&self, volume: VolumeUuid) -> Result<(), ApiError> {
         SimArray::delete_volume(self, volume)
             .map_err(|e| api_error(format!("delete volume {volume}"), &e))
@@ -190,7 +201,10 @@ impl Array for SimArray {
 
 impl SimDevice {
     fn io(op: &'static str, at: ByteOffset) -> impl Fn(SimIoError) -> DeviceError {
-        move |error| DeviceError::Io { op, at, source: io::Error::from(error) }
+        move |error| match error {
+            SimIoError::NoContents => DeviceError::Unsupported("contents"),
+            error => DeviceError::Io { op, at, source: io::Error::from(error) },
+        }
     }
 
     /// An extent in bytes; one past 2^64 is past the end anyway.

@@ -44,6 +44,8 @@ pub fn note_of(event: &Event) -> Option<String> {
         Event::Note { text } => text.clone(),
         Event::Step { .. }
         | Event::Taken { .. }
+        | Event::Available { .. }
+        | Event::Seen { .. }
         | Event::Deleted { .. }
         | Event::Page { .. }
         | Event::Violation { .. } => return None,

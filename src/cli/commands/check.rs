@@ -1,6 +1,6 @@
 //! `lbaudit check` and `lbaudit soak`: random checking. Both run cases, look into what fails and
 //! report; `check` is bounded and ends with its first finding, `soak` goes on. Here on the
-//! simulator. Not covered: QEMU ([`super::check_qemu`]); findings ([`super::hunt`]).
+//! simulator. Not covered: QEMU (`super::check_qemu`); findings (`super::hunt`).
 
 use super::check_qemu;
 use super::hunt::Hunt;

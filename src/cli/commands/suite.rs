@@ -287,6 +287,7 @@ fn on_array(
         waiting: waiting(job, stop.flag()),
         ledger: &ledger,
         pipeline: pipeline(job, own_pages.is_some()),
+        threads: true,
         checks: Checks::ALL,
     };
     let exit = drive(job, &folder, facts, &mut sut, &mut model, context);
@@ -341,6 +342,7 @@ fn on_qemu(job: &Job<'_>, config: QemuConfig, context: &mut Context) -> Result<E
         waiting: waiting(job, stop.flag()),
         ledger: &ledger,
         pipeline: pipeline(job, true),
+        threads: true,
         checks: Checks::ALL,
     };
     drive(job, &folder, facts, &mut sut, &mut model, context)
