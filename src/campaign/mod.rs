@@ -20,6 +20,7 @@ pub mod explore;
 pub mod finding;
 pub mod inproc;
 pub mod journal;
+pub mod live;
 pub mod nearest;
 pub mod qemu_cases;
 pub mod replay;

@@ -59,7 +59,8 @@ fn frills(op: &Op) -> u64 {
             let page = between_pages.as_ref().map_or(0, |(page, _)| 1 + u64::from(*page));
             u64::from(*from != Lba::new(0)) + page
         }
-        Op::Sync { from, .. } => u64::from(*from == SyncSource::Live),
+        // What an answer alone shows needs no copy.
+        Op::Sync { from, .. } => 1 + u64::from(*from == SyncSource::Live),
         _ => 0,
     }
 }
@@ -240,6 +241,7 @@ pub(super) fn plainer_ops(op: &Op) -> Vec<Op> {
         }
         Op::Sync { snap, base, from, during } => {
             let (snap, base) = (*snap, *base);
+            plainer.push(Op::Diff { snap, base, from: Lba::new(0), between_pages: None });
             plainer.extend(without_one(during).map(|during| Op::Sync {
                 snap,
                 base,

@@ -2,8 +2,8 @@
 //! report; `check` is bounded and ends with its first finding, `soak` goes on. Here on the
 //! simulator. Not covered: QEMU (`super::check_qemu`); findings (`super::hunt`).
 
-use super::check_qemu;
 use super::hunt::Hunt;
+use super::{check_live, check_qemu};
 use crate::block::{Policy, RunId};
 use crate::campaign::case::CaseOutcome;
 use crate::campaign::check::{Campaign, Runner, Source, run_cases};
@@ -12,11 +12,12 @@ use crate::campaign::selftest::Planted;
 use crate::campaign::store::RunFolder;
 use crate::campaign::wired::{WiredError, Wires, over_the_wire};
 use crate::cli::Context;
-use crate::cli::args::{Backend, Form, OutputArgs};
-use crate::cli::config::Seconds;
+use crate::cli::args::{Backend, Form, OrderArg, OutputArgs, TargetArgs};
+use crate::cli::config::{ConfigError, Seconds, Size};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::select::nearest_of;
+use crate::device::ConsentItem;
 use crate::engine::Event;
 use crate::engine::ShrinkBudget;
 use crate::engine::{CaseName, GENERATOR_VERSION, Offers, PROFILES, Profile, generate};
@@ -39,6 +40,8 @@ const WIRED_SHARE: u64 = 2000;
 /// Runs that shrinking may take at most, whatever its time.
 const SHRINK_RUNS: u64 = 100_000;
 
+const ON_AN_ARRAY: &str = "On an array";
+
 /// Random checking.
 #[derive(Args, Clone, Debug)]
 pub struct CampaignArgs {
@@ -57,6 +60,28 @@ pub struct CampaignArgs {
     /// What to draw (see `lbaudit list profiles`) [default: everything that the target offers].
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub profile: String,
+    /// Which target.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Consent: the last 12 hex digits of a volume's UUID. Needed for each of the two volumes,
+    /// whose data will be destroyed.
+    #[arg(long, value_name = "LAST12", help_heading = ON_AN_ARRAY)]
+    pub destroy: Vec<ConsentItem>,
+    /// How much of the volumes is written [default: 64MiB].
+    #[arg(long, value_name = "SIZE", help_heading = ON_AN_ARRAY)]
+    pub region: Option<Size>,
+    /// Where that part begins [default: 0].
+    #[arg(long, value_name = "SIZE", help_heading = ON_AN_ARRAY)]
+    pub region_at: Option<Size>,
+    /// Run exactly this trace, once.
+    #[arg(long, value_name = "FILE", help_heading = ON_AN_ARRAY)]
+    pub scenario: Option<PathBuf>,
+    /// How long a snapshot may take to become Available, or to be gone [default: 180s].
+    #[arg(long, value_name = "TIME", help_heading = ON_AN_ARRAY)]
+    pub snapshot_timeout: Option<Seconds>,
+    /// Order of the bytes of a bitmap.
+    #[arg(long, value_name = "ORDER", default_value = "auto", help_heading = ON_AN_ARRAY)]
+    pub bitmap_order: OrderArg,
     /// Who plays the array.
     #[arg(long, value_name = "NAME", default_value = "lightbits")]
     pub backend: Backend,
@@ -216,12 +241,41 @@ pub(super) struct Dear {
 ///
 /// # Errors
 /// [`Failure`] for flags that make none, and if its folder cannot be made or written.
-pub fn run(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Result<Exit, Failure> {
-    match args.backend {
-        Backend::Lightbits => on_simulator(args, mode, context),
-        Backend::Qemu | Backend::QemuNonatomic | Backend::QemuCleared => {
+pub fn run(
+    args: &CampaignArgs,
+    mode: Mode,
+    env_token: Option<String>,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
+    match (args.backend, args.target.first_given()) {
+        (Backend::Lightbits, Some(given)) => check_live::run(args, mode, given, env_token, context),
+        (Backend::Lightbits, None) => {
+            refuse_array_flags(args)?;
+            on_simulator(args, mode, context)
+        }
+        (_, Some(given)) => Err(ConfigError::Both("--backend", given).into()),
+        (_, None) => {
+            refuse_array_flags(args)?;
             check_qemu::run(args, mode, context)
         }
+    }
+}
+
+/// Flags that only mean something on an array, without one.
+fn refuse_array_flags(args: &CampaignArgs) -> Result<(), Failure> {
+    let given = [
+        (!args.destroy.is_empty(), "--destroy"),
+        (args.region.is_some(), "--region"),
+        (args.region_at.is_some(), "--region-at"),
+        (args.scenario.is_some(), "--scenario"),
+        (args.snapshot_timeout.is_some(), "--snapshot-timeout"),
+        (args.bitmap_order != OrderArg::Auto, "--bitmap-order"),
+    ];
+    match given.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag)) {
+        Some(given) => {
+            Err(ConfigError::Incomplete { given, missing: "--endpoint".to_owned() }.into())
+        }
+        None => Ok(()),
     }
 }
 
