@@ -125,7 +125,7 @@ impl State {
     /// # Errors
     /// As [`Qmp::command`].
     pub(super) fn add_volume(&mut self, volume: &VolumeSetup) -> Result<(), QmpError> {
-        let active = self.unique("bitmap");
+        let active = self.unique("b");
         let (node, len) = (volume.node(), volume.len);
         self.command("block-dirty-bitmap-add", &bitmap_add(node, &active))?;
         let (snapshots, spare) = (Vec::new(), None);
@@ -156,7 +156,8 @@ impl State {
 
     fn unique(&mut self, what: &str) -> String {
         self.serial += 1;
-        format!("{what}-{}", self.serial)
+        // Short: QEMU takes commands in byte by byte.
+        format!("{what}{}", self.serial)
     }
 
     fn chain(&self, volume: VolumeUuid) -> Result<usize, ApiError> {
@@ -176,7 +177,7 @@ impl State {
     /// Adds an empty image that can keep the contents of chain `at`, and names its node.
     fn prepare(&mut self, at: usize) -> Result<String, ApiError> {
         let (volume_node, len) = (self.chains[at].node, self.chains[at].len);
-        let node = self.unique("snapshot");
+        let node = self.unique("s");
         let image = image_path(&self.dir, &node);
         copy_template(&self.dir, len, &image)?;
         self.command("blockdev-add", &image_node(&node, &image, Some(volume_node)))?;
@@ -190,7 +191,7 @@ impl State {
             Some(node) => node,
             None => self.prepare(at)?,
         };
-        let active = self.unique("bitmap");
+        let active = self.unique("b");
         let data = json!({"type": "blockdev-backup", "data": {
             "job-id": node, "device": volume_node, "target": node, "sync": "none"}});
         let freeze = json!({"type": "block-dirty-bitmap-disable", "data": {
@@ -296,7 +297,7 @@ impl State {
         if self.views.len() == VIEWS_MAX {
             self.close_view(0)?;
         }
-        let name = self.unique("diff");
+        let name = self.unique("d");
         let Chain { node: volume_node, snapshots, len, .. } = &self.chains[at];
         let (volume_node, len) = (*volume_node, *len);
         let node = snapshots[nth].node.clone();
@@ -311,7 +312,8 @@ impl State {
         self.transaction(&merge)?;
         // The snapshot's node carries the export because QEMU lets only one export write a volume.
         let export = json!({"type": "nbd", "id": name, "name": name, "node-name": node,
-            "bitmaps": [{"node": volume_node, "name": name}]});
+            // Found in the volume, behind the snapshot.
+            "bitmaps": [name]});
         let opened =
             self.command("block-export-add", &export).map_err(ApiError::from).and_then(|_| {
                 let context = format!("qemu:dirty-bitmap:{name}");

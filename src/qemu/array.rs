@@ -10,6 +10,7 @@ use super::qmp::QmpError;
 use crate::block::{BlockSize, LbaCount, Role, VolumeUuid};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -276,14 +277,14 @@ pub(super) fn copy_template(dir: &Path, len: LbaCount, to: &Path) -> Result<(), 
     Ok(())
 }
 
-/// A qcow2 node on an image file. Its backing node is given by name, so the image names none.
+/// A qcow2 node on an image file of the private directory, where the daemon works. Its backing node is given by name, so the image names none.
 pub(super) fn image_node(node: &str, image: &Path, backing: Option<&str>) -> Value {
     json!({
         "driver": "qcow2",
         "node-name": node,
         "discard": "unmap",
         "backing": backing,
-        "file": {"driver": "file", "filename": image, "discard": "unmap"},
+        "file": {"driver": "file", "filename": image.file_name().and_then(OsStr::to_str), "discard": "unmap"},
     })
 }
 

@@ -82,9 +82,11 @@ fn region(args: &CampaignArgs) -> Result<Extent, Failure> {
 /// Sizes that cases may be drawn for in a region of that size.
 fn lens(region: LbaCount) -> Result<&'static [u64], Failure> {
     match region.get() {
-        8192.. => Ok(&[4096, 8192, 2048]),
-        4096.. => Ok(&[4096, 2048]),
-        2048.. => Ok(&[2048]),
+        // Some cases add a partial chunk.
+        8256.. => Ok(&[4096, 8192, 2048]),
+        4160.. => Ok(&[4096, 2048]),
+        2112.. => Ok(&[2048]),
+        2048.. => Ok(&[1024]),
         _ => Err(Failure::usage("--region must be at least 8MiB")),
     }
 }
@@ -265,7 +267,7 @@ mod tests {
         for mib in [8, 15, 16, 31, 32, 64, 4096] {
             let region = LbaCount::mib(mib);
             let lens = lens(region).expect("large enough");
-            assert!(lens.iter().all(|len| *len <= region.get()), "{mib} MiB: {lens:?}");
+            assert!(lens.iter().all(|len| *len + 64 <= region.get()), "{mib} MiB: {lens:?}");
         }
         assert!(lens(LbaCount::new(2047)).is_err());
     }
