@@ -13,6 +13,8 @@ pub mod by_hand;
 pub mod case;
 pub mod check;
 pub mod cleanup;
+pub mod clone_cleanup;
+pub mod clone_reader;
 pub mod digest;
 pub mod doctor;
 pub mod embedded;

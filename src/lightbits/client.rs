@@ -1,7 +1,8 @@
 //! The client: set-up, the calls, and its face as an [`Array`].
 //!
-//! It can read volumes, make, look at and delete snapshots, and fetch diff pages. Nothing else
-//! exists in it: no rollback, resize, update, volume creation or deletion. Not covered: how a call
+//! It can read volumes, make, look at and delete snapshots, and fetch diff pages; `super::clones` can
+//! make a volume of a snapshot and delete such a one. Nothing else exists in it: no rollback, resize
+//! or update, and no other volume is made or deleted. Not covered: how a call
 //! is sent (`super::http`), repeated (`super::retry`) and decoded (`super::wire`).
 
 use super::auth::{Redactor, Token, TokenError};

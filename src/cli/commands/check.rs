@@ -73,6 +73,9 @@ pub struct CampaignArgs {
     /// Where that part begins [default: 0].
     #[arg(long, value_name = "SIZE", help_heading = ON_AN_ARRAY)]
     pub region_at: Option<Size>,
+    /// Read snapshots through clones: volumes made of them, and deleted again, by this run.
+    #[arg(long, help_heading = ON_AN_ARRAY)]
+    pub clones: bool,
     /// Run exactly this trace, once.
     #[arg(long, value_name = "FILE", help_heading = ON_AN_ARRAY)]
     pub scenario: Option<PathBuf>,
@@ -267,6 +270,7 @@ fn refuse_array_flags(args: &CampaignArgs) -> Result<(), Failure> {
         (!args.destroy.is_empty(), "--destroy"),
         (args.region.is_some(), "--region"),
         (args.region_at.is_some(), "--region-at"),
+        (args.clones, "--clones"),
         (args.scenario.is_some(), "--scenario"),
         (args.snapshot_timeout.is_some(), "--snapshot-timeout"),
         (args.bitmap_order != OrderArg::Auto, "--bitmap-order"),

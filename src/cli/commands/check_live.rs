@@ -6,7 +6,8 @@ use super::check::{CampaignArgs, Dear, Ground, Job, Mode, drive, scenario_of};
 use super::suite::{clean_command, folder};
 use crate::array::{Array, BlockDevice, RealClock, Waiting};
 use crate::block::{BitmapOrder, BlockSize, Extent, Lba, LbaCount, Policy, Role, RunId};
-use crate::campaign::journal::{Journal, Journalled};
+use crate::campaign::clone_reader::{CloneReader, Device};
+use crate::campaign::journal::{Journal, Journalled, JournalledClones};
 use crate::campaign::live::{LiveBench, Region};
 use crate::campaign::replay::load;
 use crate::cli::config::{ConfigError, Connection, Size, Volumes};
@@ -14,6 +15,7 @@ use crate::cli::connect::{INSECURE, connect};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::{Context, volumes};
+use crate::device::{Host, ReadOnlyDevice};
 use crate::engine::{CaseName, Event, Ledger, Profile};
 use crate::model::Model;
 use crate::oracle::Checks;
@@ -51,7 +53,7 @@ pub(super) fn run(
 ) -> Result<Exit, Failure> {
     let wanted = args.target.volumes()?;
     let connection = args.target.connection(env_token, &["--source-uuid", "--target-uuid"])?;
-    let mut job = Job::new(args, mode, "live", CASES)?;
+    let mut job = Job::new(args, mode, richest(args), CASES)?;
     refuse(args, &job.profile, given)?;
     let at = region(args)?;
     job.profile.lens = lens(at.len_lbas())?;
@@ -61,6 +63,11 @@ pub(super) fn run(
         job.cases = Some(1);
     }
     on_array(&job, (&connection, &wanted), at, loaded, context)
+}
+
+/// The profile of everything that the target offers.
+const fn richest(args: &CampaignArgs) -> &'static str {
+    if args.clones { "live-clones" } else { "live" }
 }
 
 /// The part of the volumes that is written.
@@ -106,12 +113,13 @@ fn refuse(args: &CampaignArgs, profile: &Profile, given: &'static str) -> Result
             "`{bug}` is a bug of the simulated array: plant it with `lbaudit sim serve --plant {bug}`, or run without target flags"
         )));
     }
-    let offered = Profile::by_name("live").map(|live| live.offers);
+    let offered = Profile::by_name(richest(args)).map(|live| live.offers);
     let fits = offered.is_some_and(|offered| offered.has(profile.offers));
     if !fits || profile.block != BlockSize::DEVICE {
         return Err(Failure::usage(format!(
-            "profile `{}` draws what an array does not offer; take live",
-            profile.name
+            "profile `{}` draws what an array does not offer; take {}",
+            profile.name,
+            richest(args)
         )));
     }
     Ok(())
@@ -136,14 +144,21 @@ fn on_array(
     let folder = folder(&args.output.run_dir, run_id)?;
     let journal = Journal::create(&folder.path().join("journal.jsonl"), run_id)
         .map_err(|error| Failure::could_not(format!("cannot keep a journal: {error}")))?;
-    let array = Journalled::new(&client, &journal);
+    let plain = Journalled::new(&client, &journal);
     let (clock, ledger, stop) = (RealClock::new(), Ledger::new(run_id), context.stop.clone());
     let clean = clean_command(connection, wanted, &args.output.run_dir);
     stop.on_second(clean.clone());
     let limit = args.snapshot_timeout.map_or(PATIENCE, |time| time.0);
     let waiting = Waiting { available: limit, gone: limit, stop: stop.flag() };
+    let open = |volume, bytes| {
+        let opened = ReadOnlyDevice::of_volume(&Host::default().sysfs, volume, bytes)?;
+        Some(opened.map(|device| Box::new(device) as Device))
+    };
+    let clones = JournalledClones::new(&client, &journal);
+    let reader = CloneReader::new((&plain, clones), &open, &ledger, (&clock, waiting));
+    let array: &dyn Array = if args.clones { &reader } else { &plain };
     let port = volumes::RunPort {
-        array: &array,
+        array,
         clock: &clock,
         waiting,
         ledger: &ledger,
@@ -168,7 +183,7 @@ fn on_array(
     notes.extend(armed.notes.iter().cloned());
     notes.extend(armed.findings.iter().map(|finding| format!("handshake: {finding}")));
     let bench = LiveBench {
-        array: &array,
+        array,
         volumes: BTreeMap::from([
             (Role::Source, (wanted.source, &armed.source as &dyn BlockDevice)),
             (Role::Target, (wanted.target, &armed.target as &dyn BlockDevice)),
@@ -209,10 +224,10 @@ fn on_array(
     if client.retries() > 0 {
         context.ui.say(&format!("note: {} calls had to be repeated", client.retries()));
     }
-    let left = ledger.live().len();
+    let left = ledger.live().len() + journal.open_clones().len();
     if left > 0 {
         context.ui.say(&format!(
-            "{left} snapshots of this run are on the array; to delete them: {clean}"
+            "{left} snapshots and clones of this run are on the array; to delete them: {clean}"
         ));
     }
     let exit = exit?;
@@ -252,8 +267,12 @@ fn again_flags(job: &Job<'_>, connection: &Connection, wanted: &Volumes, at: Ext
     for bug in &job.args.plant {
         add("--plant", bug);
     }
-    if connection.tls.insecure {
-        flags.push_str(" --insecure");
+    for (is_given, flag) in
+        [(job.args.clones, " --clones"), (connection.tls.insecure, " --insecure")]
+    {
+        if is_given {
+            flags.push_str(flag);
+        }
     }
     flags
 }
