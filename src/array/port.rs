@@ -171,6 +171,11 @@ pub trait BlockDevice: Sync {
     fn discard(&self, at: Lba, len: LbaCount) -> Result<(), DeviceError>;
     /// Makes every acknowledged write durable. A failed flush proves nothing and is never repeated.
     fn flush(&self) -> Result<(), DeviceError>;
+    /// Whether it keeps what is written. One that does not cannot be read, and only says which LBAs
+    /// were touched.
+    fn keeps_contents(&self) -> bool {
+        true
+    }
     /// The path an outside program can read this device by, if there is one.
     fn path(&self) -> Option<&Path>;
 }

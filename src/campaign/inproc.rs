@@ -71,23 +71,6 @@ impl InProcess {
     /// # Errors
     /// The simulator's, if a size is none.
     pub fn of_header(header: &Header, run: RunId) -> Result<InProcess, SimError> {
-        InProcess::of_header_storing(header, run, true)
-    }
-
-    /// As [`InProcess::of_header`], but without contents: whatever is written is tracked only, so
-    /// that diffs can be judged at full speed and nothing can be read or copied.
-    ///
-    /// # Errors
-    /// The simulator's, if a size is none.
-    pub fn without_contents(header: &Header, run: RunId) -> Result<InProcess, SimError> {
-        InProcess::of_header_storing(header, run, false)
-    }
-
-    fn of_header_storing(
-        header: &Header,
-        run: RunId,
-        contents: bool,
-    ) -> Result<InProcess, SimError> {
         let source = header.volumes.get(&Role::Source);
         let sim = SimConfig {
             block: source.map_or(BlockSize::SMALLEST, |shape| shape.block),
@@ -96,7 +79,7 @@ impl InProcess {
             rollback: header.rollback,
             bugs: header.planted.iter().filter_map(|name| Bug::from_name(name)).collect(),
             freedoms: header.freedoms,
-            contents,
+            contents: header.contents,
             ..SimConfig::default()
         };
         let pipeline_bugs =

@@ -47,6 +47,13 @@ impl Interp<'_, '_> {
             );
             return Err(Halt::Unknown(Reason::Budget(why)));
         }
+        let live_end = self.model.len(Role::Source).map_or(0, LbaCount::get);
+        let end = copied.runs().last().map_or(0, |run| run.end().get());
+        if from == SyncSource::Live && end > live_end {
+            return Err(Halt::Skip(format!(
+                "the source has shrunk to {live_end} LBAs since {snap}"
+            )));
+        }
         let runs = plan(&answer.chunks, limit.as_ref(), self.sut.pipeline.copy.bugs);
         let (flights, held) = self.launch(during, emit);
         let (wrote, result) = self.copy(snap, from, &runs, &flights)?;
@@ -136,13 +143,20 @@ impl Interp<'_, '_> {
     }
 
     pub(super) fn sync_chain(&mut self, to: Label, emit: Emit<'_>) -> Done {
-        let alive = |label: &Label| self.model.snapshot(*label).is_some_and(|snap| !snap.deleted);
+        let alive = |label: &Label| {
+            self.model.same_volume(*label, to)
+                && self.model.snapshot(*label).is_some_and(|snap| !snap.deleted)
+        };
         let upto = self.session.order.iter().position(|label| *label == to).map_or(0, |at| at + 1);
         let taken: Vec<Label> = self.session.order[..upto].iter().copied().filter(alive).collect();
         let bases: BTreeMap<Label, Label> = taken.windows(2).map(|w| (w[1], w[0])).collect();
         let mut copied = LbaSet::new();
         for snap in chain_order(taken, self.sut.pipeline.copy.bugs) {
             self.sync((snap, bases.get(&snap).copied()), SyncSource::Snapshot, &[], emit)?;
+            if matches!(self.session.last_diff, LastDiff::Refused) {
+                // Rightly: the chain is broken here, and what would follow builds on nothing.
+                return Ok(());
+            }
             copied =
                 self.session.syncs.last().map_or(copied.clone(), |sync| copied.union(&sync.copied));
         }

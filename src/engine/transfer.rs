@@ -54,6 +54,9 @@ pub(super) fn write_stamped(
     (run, volume, generation): (RunId, Role, u64),
     stop: &AtomicBool,
 ) -> Result<(), DeviceError> {
+    if !device.keeps_contents() {
+        return write_zeros(device, at, stop);
+    }
     let block = device.block_size().get();
     in_pieces(device, at, "write", stop, |first, start, buf| {
         for (bytes, lba) in buf.chunks_exact_mut(block).zip(first.get()..) {

@@ -25,14 +25,19 @@ pub(super) type Tile = (Extent, Values);
 /// What the target must hold over `at`, as far as it can still be told: old data of the source is
 /// known only by comparing with the source, so only where the source still has it.
 pub(super) fn knowable(model: &Model, at: Extent) -> Vec<Tile> {
+    let old = Value::Old(Role::Source);
+    let source = model.len(Role::Source).and_then(|len| Extent::new(Lba::new(0), len));
     let mut tiles = Vec::new();
     for (tile, values) in model.live(Role::Target, at) {
-        if values.certain() != Some(Value::Old(Role::Source)) {
+        if !values.as_slice().is_some_and(|possible| possible.contains(&old)) {
             tiles.push((tile, values));
             continue;
         }
-        let still = model.live(Role::Source, tile).into_iter();
-        tiles.extend(still.filter(|(_, there)| *there == values));
+        // The source may have shrunk meanwhile.
+        let inside = source.and_then(|source| source.intersect(tile));
+        let still = inside.map(|tile| model.live(Role::Source, tile)).unwrap_or_default();
+        let unchanged = still.into_iter().filter(|(_, there)| there.certain() == Some(old));
+        tiles.extend(unchanged.map(|(part, _)| (part, values.clone())));
     }
     tiles
 }

@@ -150,6 +150,12 @@ impl Model {
             .find(|volume| (volume.role, volume.incarnation) == (snap.role, snap.incarnation))
     }
 
+    /// Whether two snapshots are of one and the same volume.
+    pub fn same_volume(&self, a: Label, b: Label) -> bool {
+        let of = |label| self.snapshots.get(&label).map(|snap| (snap.role, snap.incarnation));
+        of(a).is_some() && of(a) == of(b)
+    }
+
     /// Snapshots of a volume that have not been seen Available.
     pub fn open_snapshots(&self, role: Role) -> Vec<Label> {
         let of = |label: &&Label| self.snapshots.get(label).is_some_and(|snap| snap.role == role);

@@ -45,6 +45,10 @@ pub struct Header {
     /// What the full diff of a clone holds on a simulated array.
     #[serde(default = "includes_parent", skip_serializing_if = "is_includes_parent")]
     pub clone_full_diff: CloneFullDiff,
+    /// Whether a simulated array stores what is written. Without it only diffs can be judged, at
+    /// full speed.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub contents: bool,
     /// Legal freedoms that a simulated array takes.
     #[serde(default, skip_serializing_if = "Freedoms::is_none")]
     pub freedoms: Freedoms,
@@ -76,6 +80,7 @@ impl Header {
             page_limit: None,
             rollback: linear(),
             clone_full_diff: includes_parent(),
+            contents: true,
             freedoms: Freedoms::NONE,
             over_https: false,
             seed: None,
@@ -86,6 +91,15 @@ impl Header {
 
 const fn linear() -> RollbackKind {
     RollbackKind::Linear
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+const fn is_yes(flag: &bool) -> bool {
+    *flag
 }
 
 fn is_linear(kind: &RollbackKind) -> bool {

@@ -245,6 +245,10 @@ impl BlockDevice for SimDevice {
         self.flush_bytes().map_err(SimDevice::io("flush", ByteOffset::new(0)))
     }
 
+    fn keeps_contents(&self) -> bool {
+        self.shared.config.contents
+    }
+
     fn path(&self) -> Option<&Path> {
         None
     }

@@ -156,6 +156,10 @@ pub(super) fn draw<E: Entropy>(
         vols[place(Role::Neighbour)].len = len;
     }
     let mut header = Header::new(volumes, Policy::Exact, "");
+    // Who reads nothing needs no contents.
+    header.contents = [Offers::READS, Offers::SNAPSHOT_READS, Offers::SYNCS]
+        .into_iter()
+        .any(|reading| offers.has(reading));
     if offers.has(Offers::SIMULATED) {
         simulated(entropy, focus, &mut header);
     }
