@@ -60,6 +60,9 @@ impl Region {
                 }
             }
         }
+        // A discard may leave anything, but only until it is read.
+        let steps = std::mem::take(&mut scenario.steps);
+        scenario.steps = steps.into_iter().flat_map(read_after_discard).collect();
         scenario.steps.insert(0, Step::from(Op::Take { label: baseline, wait: true }));
         if let Some(last) = last_alive(&scenario).filter(|last| *last != baseline) {
             let from = Lba::new(0);
@@ -123,6 +126,15 @@ fn move_by(op: &mut Op, by: LbaCount) {
     if let Some(at) = extent_mut(op) {
         *at = Extent::new(at.start() + by, at.len_lbas()).unwrap_or(*at);
     }
+}
+
+/// The step, and where it discards on the source a read of the same place.
+fn read_after_discard(step: Step) -> impl Iterator<Item = Step> {
+    let read = match &step.op {
+        Op::Discard { at } => Some(Step::from(Op::Read { snap: None, at: *at })),
+        _ => None,
+    };
+    std::iter::once(step).chain(read)
 }
 
 fn taken(op: &Op) -> Option<Label> {

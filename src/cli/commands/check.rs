@@ -218,6 +218,8 @@ impl Job<'_> {
 pub(super) struct Ground<'g> {
     /// Its name.
     pub(super) target: String,
+    /// How over-reporting is judged, if nothing was said and it is not drawn for each case.
+    pub(super) policy: Option<Policy>,
     /// What it cannot test, and whatever else must be known of it.
     pub(super) notes: Vec<String>,
     pub(super) source: &'g Source<'g>,
@@ -309,7 +311,8 @@ fn on_simulator(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Resul
     };
     let target = target.to_owned();
     let folder = super::suite::folder(&args.output.run_dir, RunId::random())?;
-    let ground = Ground { target, notes, source: &source, runner: &runner, batch, dear: None };
+    let ground =
+        Ground { target, policy: None, notes, source: &source, runner: &runner, batch, dear: None };
     drive(&job, &ground, &folder, context)
 }
 
@@ -433,7 +436,7 @@ fn header(job: &Job<'_>, ground: &Ground<'_>) -> CampaignHeader {
             "default" if ground.dear.is_none() => args.profile.clone(),
             _ => job.profile.name.to_owned(),
         },
-        policy: args.policy.map(|policy| policy.to_string()),
+        policy: args.policy.or(ground.policy).map(|policy| policy.to_string()),
         planted: args.plant.clone(),
         jobs: job.jobs,
         budget,

@@ -213,6 +213,7 @@ fn on_array(
     let dear = Dear { runs: SHRINK_RUNS, tries: TRIES, patience: GIVE_UP_AFTER, again };
     let ground = Ground {
         target: "lightbits".to_owned(),
+        policy: Some(policy),
         notes,
         source: &source,
         runner: &runner,

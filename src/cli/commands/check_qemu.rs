@@ -2,7 +2,7 @@
 //! Not covered: how a case runs there (`crate::campaign::qemu_cases`).
 
 use super::check::{CampaignArgs, Dear, Ground, Job, Mode, drive};
-use crate::block::{BlockSize, LbaCount, RunId};
+use crate::block::{BlockSize, LbaCount, Policy, RunId};
 use crate::campaign::case::CaseOutcome;
 use crate::campaign::qemu_cases::QemuBench;
 use crate::cli::Context;
@@ -79,6 +79,7 @@ pub(super) fn run(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Res
     let again = Again { command: "lbaudit replay".to_owned(), flags };
     let ground = Ground {
         target: name(args.backend).to_owned(),
+        policy: Some(Policy::Exact),
         notes,
         source: &source,
         runner: &runner,
