@@ -116,7 +116,12 @@ impl<'a> CloneReader<'a> {
             self.made().insert(snapshot, Made { volume, name, device: None });
             return Err(error);
         }
-        let deadline = self.clock.now() + GONE_WITHIN;
+        // Who was asked to stop looks once and goes on: there are more of them.
+        let patience = match self.waiting.stop.load(Ordering::Relaxed) {
+            true => Duration::ZERO,
+            false => GONE_WITHIN,
+        };
+        let deadline = self.clock.now() + patience;
         loop {
             match self.array.volume(volume) {
                 Err(ApiError::NotFound(_)) => {

@@ -15,6 +15,7 @@ pub mod check;
 pub mod cleanup;
 pub mod clone_cleanup;
 pub mod clone_reader;
+mod cuts;
 pub mod digest;
 pub mod doctor;
 pub mod embedded;

@@ -89,7 +89,7 @@ fn without_consent_or_with_flags_that_do_not_fit_nothing_is_done() {
         (&["--profile", "bounds"], "take live"),
         (&["--region", "4MiB"], "8MiB"),
         (&["--region", "5000"], "256KiB"),
-        (&["--region", "64MiB", "--region-at", "1TiB"], "footprint"),
+        (&["--region", "64MiB", "--region-at", "1TiB"], "give a larger volume"),
         (&["--backend", "qemu"], "--backend"),
         (&["--transport", "http"], "--transport"),
     ] {
