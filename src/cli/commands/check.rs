@@ -4,7 +4,7 @@
 
 use super::hunt::Hunt;
 use crate::block::{Policy, RunId};
-use crate::campaign::case::{CaseOutcome, run_case};
+use crate::campaign::case::{CaseOutcome, record_case, run_case};
 use crate::campaign::check::{Campaign, Runner, run_cases};
 use crate::campaign::covered::covered;
 use crate::campaign::finding::Investigator;
@@ -166,12 +166,17 @@ pub fn run(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Result<Exi
         run_wired(scenario, Checks::ALL, &flag, on_event)
             .unwrap_or_else(|error| CaseOutcome::unknown(Reason::Api(error.to_string())))
     };
+    let recorder = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+        record_case(scenario, on_event)
+            .unwrap_or_else(|error| CaseOutcome::unknown(Reason::Tool(error.to_string())))
+    };
     let (runner, batch): (&Runner<'_>, u64) = match args.transport {
         Transport::Inproc => (&in_process, BATCH),
         Transport::Http => (&over_https, 1),
     };
     let budget = ShrinkBudget { time: args.shrink_time.0, runs: SHRINK_RUNS };
-    let investigator = Investigator { run: folder.path(), runner, budget, stop: stop.flag() };
+    let (run, stop_flag) = (folder.path(), stop.flag());
+    let investigator = Investigator { run, runner, recorder: &recorder, budget, stop: stop_flag };
     let campaign = Campaign {
         source: &source,
         runner,
