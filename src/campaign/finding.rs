@@ -10,8 +10,9 @@ use super::by_hand::script;
 use super::case::CaseOutcome;
 use super::check::{Failure, Runner};
 use super::record::{EVENTS, record as recorded};
+use super::stand_in::shorten;
 use super::store::{create_private, sync_folder};
-use crate::engine::{ShrinkBudget, Shrunk, shrink};
+use crate::engine::{Event, ShrinkBudget, Shrunk, shrink};
 use crate::oracle::{Kind, Violation};
 use crate::scenario::{Op, Scenario, write_trace};
 use serde::Serialize;
@@ -167,15 +168,33 @@ pub struct Investigator<'i> {
     pub run: &'i Path,
     /// What scenarios run on.
     pub runner: &'i Runner<'i>,
-    /// The same, telling records: what a finding does is kept for a second judge.
-    pub recorder: &'i Runner<'i>,
+    /// The same, telling records, where there is one: what a finding does is kept for a second
+    /// judge.
+    pub recorder: Option<&'i Runner<'i>>,
     /// How long and how often a finding may be shrunk.
     pub budget: ShrinkBudget,
     /// Set to end shrinking early.
     pub stop: &'i AtomicBool,
+    /// How often a candidate is run before it counts as not showing the violation: more than once
+    /// where runs do not repeat themselves.
+    pub tries: u32,
+    /// Whether runs are so dear that the simulator shrinks first, if a planted bug explains the
+    /// finding there.
+    pub stand_in: bool,
 }
 
-impl Investigator<'_> {
+impl<'i> Investigator<'i> {
+    /// Where runs are cheap and repeat themselves.
+    pub fn new(
+        run: &'i Path,
+        runner: &'i Runner<'i>,
+        budget: ShrinkBudget,
+        stop: &'i AtomicBool,
+    ) -> Investigator<'i> {
+        let (recorder, tries, stand_in) = (None, 1, false);
+        Investigator { run, runner, recorder, budget, stop, tries, stand_in }
+    }
+
     /// Writes the finding down, shrinks it, runs it again. A case without a violation is none.
     ///
     /// # Errors
@@ -210,10 +229,17 @@ impl Investigator<'_> {
             (BY_HAND, &script(&original, &found.to_string())),
         ];
         let path = self.write_whole(number, &first)?;
-        let (_, events) = recorded(&original, self.recorder)?;
-        replace(&path, EVENTS, events.lines())?;
+        self.keep_events(&path, &original)?;
 
-        let shrunk = shrink_scenario(&original, found.kind, self.budget, self.runner, self.stop);
+        let patient = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+            self.run_patiently(scenario, found.kind, on_event)
+        };
+        let short = match self.stand_in {
+            true => shorten(&original, found.kind, &patient, self.stop),
+            false => None,
+        };
+        let start = short.as_ref().unwrap_or(&original);
+        let shrunk = shrink_scenario(start, found.kind, self.budget, &patient, self.stop);
         let (scenario, outcomes) = self.confirm(&original, shrunk.scenario, found.kind);
         let again: Vec<&Violation> =
             outcomes.iter().filter_map(|outcome| same(outcome, found.kind)).collect();
@@ -242,12 +268,35 @@ impl Investigator<'_> {
             violation: &finding.violation,
         });
         replace(&finding.path, REPRO, write_trace(&finding.scenario)?.as_bytes())?;
-        let (_, events) = recorded(&finding.scenario, self.recorder)?;
-        replace(&finding.path, EVENTS, events.lines())?;
+        self.keep_events(&finding.path, &finding.scenario)?;
         let sentence = finding.violation.to_string();
         replace(&finding.path, BY_HAND, script(&finding.scenario, &sentence).as_bytes())?;
         replace(&finding.path, VIOLATION, json(&record)?.as_bytes())?;
         Ok(Some(finding))
+    }
+
+    /// Runs a scenario until it shows a violation of `kind`, but not more often than allowed.
+    fn run_patiently(
+        &self,
+        scenario: &Scenario,
+        kind: Kind,
+        on_event: &mut dyn FnMut(Event),
+    ) -> CaseOutcome {
+        let mut outcome = (self.runner)(scenario, on_event);
+        for _ in 1..self.tries {
+            if same(&outcome, kind).is_some() || self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            outcome = (self.runner)(scenario, on_event);
+        }
+        outcome
+    }
+
+    /// Keeps a recording of what is to be replayed, where there can be one.
+    fn keep_events(&self, folder: &Path, scenario: &Scenario) -> io::Result<()> {
+        let Some(recorder) = self.recorder else { return Ok(()) };
+        let (_, events) = recorded(scenario, recorder)?;
+        replace(folder, EVENTS, events.lines())
     }
 
     /// Writes the folder beside its place and moves it there.
@@ -332,7 +381,6 @@ mod tests {
     use crate::block::{BlockSize, Extent, Geometry, Lba, LbaCount, Policy, Role};
     use crate::campaign::case::{record_case, run_case};
     use crate::campaign::record::judge_file;
-    use crate::engine::Event;
     use crate::oracle::Checks;
     use crate::scenario::{Header, Label, read_trace};
     use std::sync::Mutex;
@@ -391,7 +439,9 @@ mod tests {
         runner: &'i Runner<'i>,
         stop: &'i AtomicBool,
     ) -> Investigator<'i> {
-        Investigator { run, runner, recorder: &recorder, budget: BUDGET, stop }
+        let mut look = Investigator::new(run, runner, BUDGET, stop);
+        look.recorder = Some(&recorder);
+        look
     }
 
     const BUDGET: ShrinkBudget = ShrinkBudget { time: Duration::from_secs(60), runs: 10_000 };
