@@ -168,8 +168,8 @@ pub struct Investigator<'i> {
     pub run: &'i Path,
     /// What scenarios run on.
     pub runner: &'i Runner<'i>,
-    /// The same, telling records, where a run more costs nothing: what a finding does is kept for a
-    /// second judge.
+    /// The same, telling records, where there is one: what a finding does is kept for a second
+    /// judge.
     pub recorder: Option<&'i Runner<'i>>,
     /// How long and how often a finding may be shrunk.
     pub budget: ShrinkBudget,
@@ -191,15 +191,8 @@ impl<'i> Investigator<'i> {
         budget: ShrinkBudget,
         stop: &'i AtomicBool,
     ) -> Investigator<'i> {
-        let recorder = None;
-        Investigator { run, runner, recorder, budget, stop, tries: 1, stand_in: false }
-    }
-
-    /// Keeps what a scenario does in a folder, if a run more costs nothing.
-    fn record(&self, scenario: &Scenario, folder: &Path) -> io::Result<()> {
-        let Some(recorder) = self.recorder else { return Ok(()) };
-        let (_, events) = recorded(scenario, recorder)?;
-        replace(folder, EVENTS, events.lines())
+        let (recorder, tries, stand_in) = (None, 1, false);
+        Investigator { run, runner, recorder, budget, stop, tries, stand_in }
     }
 
     /// Writes the finding down, shrinks it, runs it again. A case without a violation is none.
@@ -236,7 +229,7 @@ impl<'i> Investigator<'i> {
             (BY_HAND, &script(&original, &found.to_string())),
         ];
         let path = self.write_whole(number, &first)?;
-        self.record(&original, &path)?;
+        self.keep_events(&path, &original)?;
 
         let patient = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
             self.run_patiently(scenario, found.kind, on_event)
@@ -275,7 +268,7 @@ impl<'i> Investigator<'i> {
             violation: &finding.violation,
         });
         replace(&finding.path, REPRO, write_trace(&finding.scenario)?.as_bytes())?;
-        self.record(&finding.scenario, &finding.path)?;
+        self.keep_events(&finding.path, &finding.scenario)?;
         let sentence = finding.violation.to_string();
         replace(&finding.path, BY_HAND, script(&finding.scenario, &sentence).as_bytes())?;
         replace(&finding.path, VIOLATION, json(&record)?.as_bytes())?;
@@ -297,6 +290,13 @@ impl<'i> Investigator<'i> {
             outcome = (self.runner)(scenario, on_event);
         }
         outcome
+    }
+
+    /// Keeps a recording of what is to be replayed, where there can be one.
+    fn keep_events(&self, folder: &Path, scenario: &Scenario) -> io::Result<()> {
+        let Some(recorder) = self.recorder else { return Ok(()) };
+        let (_, events) = recorded(scenario, recorder)?;
+        replace(folder, EVENTS, events.lines())
     }
 
     /// Writes the folder beside its place and moves it there.
@@ -381,7 +381,6 @@ mod tests {
     use crate::block::{BlockSize, Extent, Geometry, Lba, LbaCount, Policy, Role};
     use crate::campaign::case::{record_case, run_case};
     use crate::campaign::record::judge_file;
-    use crate::engine::Event;
     use crate::oracle::Checks;
     use crate::scenario::{Header, Label, read_trace};
     use std::sync::Mutex;
@@ -440,8 +439,9 @@ mod tests {
         runner: &'i Runner<'i>,
         stop: &'i AtomicBool,
     ) -> Investigator<'i> {
-        let new = Investigator::new(run, runner, BUDGET, stop);
-        Investigator { recorder: Some(&recorder), ..new }
+        let mut look = Investigator::new(run, runner, BUDGET, stop);
+        look.recorder = Some(&recorder);
+        look
     }
 
     const BUDGET: ShrinkBudget = ShrinkBudget { time: Duration::from_secs(60), runs: 10_000 };

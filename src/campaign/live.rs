@@ -9,7 +9,7 @@
 use super::case::{CaseOutcome, run_on};
 use crate::array::{ApiError, Array, BlockDevice, Clock, Waiting, delete_and_wait};
 use crate::block::{CHUNK_LBAS, Extent, Geometry, Lba, LbaCount, LbaSet, Role, RunId, VolumeUuid};
-use crate::engine::{Event, Ledger, Pipeline, Sut, SutVolume};
+use crate::engine::{Event, Ledger, Pipeline, Recorded, Sut, SutVolume};
 use crate::model::Model;
 use crate::oracle::{Checks, Reason, Verdict};
 use crate::scenario::{Label, Op, Scenario, Step};
@@ -228,6 +228,7 @@ impl LiveBench<'_> {
             },
             threads: true,
             checks,
+            record: Recorded::Nothing,
         };
         let mut model = Model::new(RunId::random(), &self.region.shapes, self.array.capabilities());
         let mut outcome = run_on(scenario, &mut model, &mut sut, on_event);

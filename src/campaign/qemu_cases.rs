@@ -9,7 +9,7 @@
 use super::case::{CaseOutcome, run_on};
 use crate::array::{Array, RealClock, Waiting};
 use crate::block::{BlockSize, Capabilities, Geometry, LbaCount, Role, RunId};
-use crate::engine::{DeviceHandle, Event, Ledger, Pipeline, Sut, SutVolume};
+use crate::engine::{DeviceHandle, Event, Ledger, Pipeline, Recorded, Sut, SutVolume};
 use crate::model::Model;
 use crate::oracle::{Checks, Reason, Verdict};
 use crate::qemu::{DataPlane, QemuArray, QemuConfig, QemuError};
@@ -117,6 +117,7 @@ impl QemuBench<'_> {
             },
             threads: true,
             checks,
+            record: Recorded::Nothing,
         };
         let mut model = Model::new(ledger.run(), &shapes, array.capabilities());
         let outcome = run_on(scenario, &mut model, &mut sut, on_event);

@@ -300,6 +300,7 @@ impl Interp<'_, '_> {
             let value = Value::Zero;
             self.model.settle_live(role, at, value);
             emit(Event::Seen { snap: None, role, at, value });
+            self.sut.tell(emit, || recording::seen(role, None, at, value));
         }
         Ok(())
     }

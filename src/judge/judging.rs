@@ -48,6 +48,8 @@ struct Judging {
     world: Option<World>,
     policy: Option<Policy>,
     step: usize,
+    /// The LBA that its diff is asked from.
+    from: u64,
     /// Whether the step asks an explicit check.
     checks: bool,
     reading: Reading,
@@ -102,6 +104,15 @@ fn asked_by(op: &Op) -> Option<Pair> {
     }
 }
 
+/// The LBA that a diff is asked from.
+fn first_asked(op: &Op) -> u64 {
+    match op {
+        Op::Diff { from, .. } => from.get(),
+        Op::On { op, .. } => first_asked(op),
+        _ => 0,
+    }
+}
+
 fn is_check(op: &Op) -> bool {
     match op {
         Op::Check(_) => true,
@@ -133,7 +144,7 @@ impl Judging {
             Record::Began { .. } => {}
             Record::Step { index, op } => {
                 (self.step, self.checks) = (*index, is_check(op));
-                self.reading = Reading::default();
+                (self.reading, self.from) = (Reading::default(), first_asked(op));
                 world.begin_step(together(op));
                 self.asked =
                     asked_by(op).map(|pair| (pair, world.duty(pair), version(world, pair)));
@@ -192,21 +203,21 @@ impl Judging {
     /// meanwhile, either is right.
     fn duty(&self, world: &World, pair: Pair) -> Duty {
         let now = world.duty(pair);
+        let past_end = world.snapshots.get(&pair.0).is_some_and(|snap| self.from >= snap.len);
         match self.asked {
             Some((asked, then, _)) if asked == pair && then != now => {
                 Duty::Either("that changed while it was asked")
+            }
+            // Nobody says what an array does with a walk from there.
+            _ if now == Duty::Answer && past_end && self.from > 0 => {
+                Duty::Either("it starts past the end")
             }
             _ => now,
         }
     }
 
     fn answered(&mut self, world: &World, pair: Pair, from: Lba, reported: &BTreeSet<u64>) {
-        let past_end = world.snapshots.get(&pair.0).is_some_and(|snap| from.get() >= snap.len);
-        let duty = match self.duty(world, pair) {
-            // Nobody says what an array does with a walk from there.
-            Duty::Answer if past_end && from.get() > 0 => Duty::Either("it starts past the end"),
-            duty => duty,
-        };
+        let duty = self.duty(world, pair);
         let question = question(pair);
         self.judgement.diffs += 1;
         self.reading.answer = true;

@@ -225,6 +225,8 @@ pub(super) struct Ground<'g> {
     pub(super) notes: Vec<String>,
     pub(super) source: &'g Source<'g>,
     pub(super) runner: &'g Runner<'g>,
+    /// The same, telling records, where there is one.
+    pub(super) recorder: Option<&'g Runner<'g>>,
     /// Cases that a thread takes at once.
     pub(super) batch: u64,
     /// Set if its runs are dear.
@@ -312,8 +314,20 @@ fn on_simulator(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Resul
     };
     let target = target.to_owned();
     let folder = super::suite::folder(&args.output.run_dir, RunId::random())?;
-    let ground =
-        Ground { target, policy: None, notes, source: &source, runner: &runner, batch, dear: None };
+    let recorder = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+        record_case(scenario, on_event)
+            .unwrap_or_else(|error| CaseOutcome::unknown(Reason::Tool(error.to_string())))
+    };
+    let ground = Ground {
+        target,
+        policy: None,
+        notes,
+        source: &source,
+        runner: &runner,
+        recorder: Some(&recorder),
+        batch,
+        dear: None,
+    };
     drive(&job, &ground, &folder, context)
 }
 
@@ -332,14 +346,10 @@ pub(super) fn drive(
     let stop = context.stop.clone();
     let runs = ground.dear.as_ref().map_or(SHRINK_RUNS, |dear| dear.runs);
     let budget = ShrinkBudget { time: args.shrink_time.0, runs };
-    let recorder = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
-        record_case(scenario, on_event)
-            .unwrap_or_else(|error| CaseOutcome::unknown(Reason::Tool(error.to_string())))
-    };
     let mut investigator = Investigator::new(folder.path(), ground.runner, budget, stop.flag());
-    match &ground.dear {
-        Some(dear) => (investigator.tries, investigator.stand_in) = (dear.tries, true),
-        None => investigator.recorder = Some(&recorder),
+    investigator.recorder = ground.recorder;
+    if let Some(dear) = &ground.dear {
+        (investigator.tries, investigator.stand_in) = (dear.tries, true);
     }
     let campaign = Campaign {
         source: ground.source,

@@ -217,6 +217,7 @@ fn on_array(
         notes,
         source: &source,
         runner: &runner,
+        recorder: None,
         batch: 1,
         dear: Some(dear),
     };

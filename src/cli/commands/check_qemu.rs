@@ -83,6 +83,7 @@ pub(super) fn run(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Res
         notes,
         source: &source,
         runner: &runner,
+        recorder: None,
         batch: 1,
         dear: Some(Dear { runs: SHRINK_RUNS, tries, patience: PATIENCE, again }),
     };

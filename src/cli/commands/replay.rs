@@ -135,12 +135,8 @@ pub fn replay(args: &ReplayArgs, context: &mut Context) -> Result<Exit, Failure>
     let outcome = match (args.backend, &args.record) {
         (Backend::Lightbits, Some(to)) => run_recorded(&scenario, to)?,
         (Backend::Lightbits, None) => run_once(&scenario, context)?,
+        (_, Some(_)) => return Err(Failure::usage("--record goes with the simulator only")),
         (backend, None) => check_qemu::replay(&scenario, backend, args.qsd.clone(), context)?,
-        (_, Some(_)) => {
-            return Err(Failure::usage(
-                "--record keeps runs on the simulator: leave out --record or --backend",
-            ));
-        }
     };
     let target = match args.backend {
         Backend::Lightbits => "simulator",
