@@ -23,6 +23,7 @@ pub mod generated;
 pub mod inproc;
 pub mod journal;
 pub mod nearest;
+pub mod oracle_table;
 pub mod replay;
 pub mod restore;
 pub mod selftest;
