@@ -6,12 +6,14 @@
 //! the right ones (`crate::device`, `crate::campaign`).
 
 mod buffer;
+mod clones;
 mod error;
 mod escape;
 mod facade;
 mod port;
 
 pub use buffer::{AlignedBuf, BUF_ALIGN};
+pub use clones::Clones;
 pub use error::{ApiError, DeviceError, Reply};
 pub use escape::escape_text;
 pub use facade::{Waiting, delete_and_wait, wait_available, wait_gone};

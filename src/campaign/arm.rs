@@ -103,7 +103,7 @@ type Drawn<'d> = (&'d LbaSet, &'d LbaSet);
 type Read = (Reading, Vec<Violation>);
 
 impl Handshake<'_> {
-    /// Holds the handshake and arms both devices for the first `allowed` LBAs.
+    /// Holds the handshake and arms both devices for the LBAs of `allowed` that they have.
     ///
     /// The model goes through it too, so that what it touched is expected later.
     ///
@@ -112,7 +112,7 @@ impl Handshake<'_> {
     pub fn arm(
         &self,
         (source, target): (Identified, Identified),
-        allowed: LbaCount,
+        allowed: Extent,
         model: &mut Model,
         policy: Policy,
     ) -> Result<ArmedPair, ArmError> {
@@ -144,8 +144,8 @@ impl Handshake<'_> {
         let (finding, note) = decide(reading, phase, proved, (source.path(), target.path()))?;
         findings.extend(finding);
         let region = |device: &Identified| {
-            let end = allowed.min(device.len_lbas());
-            Extent::new(Lba::new(0), end).map(LbaSet::from).unwrap_or_default()
+            let whole = Extent::new(Lba::new(0), device.len_lbas());
+            whole.and_then(|whole| whole.intersect(allowed)).map(LbaSet::from).unwrap_or_default()
         };
         let (source_region, target_region) = (region(&source), region(&target));
         let proofs = (HandshakeProof::judged(&source), HandshakeProof::judged(&target));

@@ -199,7 +199,7 @@ impl World {
             watch: &|_| {},
             volumes,
         };
-        let armed = handshake.arm(opened, LbaCount::mib(MIB), &mut model, Policy::Exact);
+        let armed = handshake.arm(opened, Extent::mib(0, MIB), &mut model, Policy::Exact);
         Outcome { armed, journal: journal::read(&path).expect("readable"), model }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Not covered: where scenarios come from, what is done about a finding.
 
+use super::cuts::Cuts;
 use super::digest::CaseDigest;
 use super::inproc::InProcess;
 use crate::block::RunId;
@@ -73,7 +74,7 @@ pub fn run_on(
 ) -> CaseOutcome {
     let (mut ops, mut diffs, mut pages, mut taken, mut deleted) = (0u64, 0, 0, 0, 0);
     let (mut at, mut failed_at) = (0, None);
-    let mut digest = CaseDigest::default();
+    let (mut digest, mut cuts) = (CaseDigest::default(), Cuts::default());
     let verdict = run(scenario, model, sut, &mut |event| {
         match &event {
             Event::Step { index, .. } => {
@@ -89,9 +90,11 @@ pub fn run_on(
             _ => {}
         }
         digest.event(&event);
+        cuts.event(&event);
         on_event(event);
     });
     let digest = digest.finish(&verdict);
+    let verdict = cuts.explain(verdict);
     CaseOutcome { verdict, ops, diffs, pages, taken, deleted, failed_at, digest }
 }
 

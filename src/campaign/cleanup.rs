@@ -34,7 +34,7 @@ impl Runs<'_> {
     }
 
     /// Why a snapshot of `run` must stay, if it must.
-    fn keeps(&self, run: RunId) -> Option<String> {
+    pub(super) fn keeps(&self, run: RunId) -> Option<String> {
         match self.state(run) {
             _ if self.own == Some(run) => None,
             RunState::Ended => None,

@@ -8,8 +8,9 @@
 use super::by_hand::script;
 use super::case::CaseOutcome;
 use super::check::{Failure, Runner};
+use super::stand_in::shorten;
 use super::store::{create_private, sync_folder};
-use crate::engine::{ShrinkBudget, Shrunk, shrink};
+use crate::engine::{Event, ShrinkBudget, Shrunk, shrink};
 use crate::oracle::{Kind, Violation};
 use crate::scenario::{Op, Scenario, write_trace};
 use serde::Serialize;
@@ -169,9 +170,25 @@ pub struct Investigator<'i> {
     pub budget: ShrinkBudget,
     /// Set to end shrinking early.
     pub stop: &'i AtomicBool,
+    /// How often a candidate is run before it counts as not showing the violation: more than once
+    /// where runs do not repeat themselves.
+    pub tries: u32,
+    /// Whether runs are so dear that the simulator shrinks first, if a planted bug explains the
+    /// finding there.
+    pub stand_in: bool,
 }
 
-impl Investigator<'_> {
+impl<'i> Investigator<'i> {
+    /// Where runs are cheap and repeat themselves.
+    pub fn new(
+        run: &'i Path,
+        runner: &'i Runner<'i>,
+        budget: ShrinkBudget,
+        stop: &'i AtomicBool,
+    ) -> Investigator<'i> {
+        Investigator { run, runner, budget, stop, tries: 1, stand_in: false }
+    }
+
     /// Writes the finding down, shrinks it, runs it again. A case without a violation is none.
     ///
     /// # Errors
@@ -207,7 +224,15 @@ impl Investigator<'_> {
         ];
         let path = self.write_whole(number, &first)?;
 
-        let shrunk = shrink_scenario(&original, found.kind, self.budget, self.runner, self.stop);
+        let patient = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+            self.run_patiently(scenario, found.kind, on_event)
+        };
+        let short = match self.stand_in {
+            true => shorten(&original, found.kind, &patient, self.stop),
+            false => None,
+        };
+        let start = short.as_ref().unwrap_or(&original);
+        let shrunk = shrink_scenario(start, found.kind, self.budget, &patient, self.stop);
         let (scenario, outcomes) = self.confirm(&original, shrunk.scenario, found.kind);
         let again: Vec<&Violation> =
             outcomes.iter().filter_map(|outcome| same(outcome, found.kind)).collect();
@@ -240,6 +265,23 @@ impl Investigator<'_> {
         replace(&finding.path, BY_HAND, &script(&finding.scenario, &sentence))?;
         replace(&finding.path, VIOLATION, &json(&record)?)?;
         Ok(Some(finding))
+    }
+
+    /// Runs a scenario until it shows a violation of `kind`, but not more often than allowed.
+    fn run_patiently(
+        &self,
+        scenario: &Scenario,
+        kind: Kind,
+        on_event: &mut dyn FnMut(Event),
+    ) -> CaseOutcome {
+        let mut outcome = (self.runner)(scenario, on_event);
+        for _ in 1..self.tries {
+            if same(&outcome, kind).is_some() || self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            outcome = (self.runner)(scenario, on_event);
+        }
+        outcome
     }
 
     /// Writes the folder beside its place and moves it there.
@@ -323,7 +365,6 @@ mod tests {
     use super::*;
     use crate::block::{BlockSize, Extent, Geometry, Lba, LbaCount, Policy, Role};
     use crate::campaign::case::run_case;
-    use crate::engine::Event;
     use crate::oracle::Checks;
     use crate::scenario::{Header, Label, read_trace};
     use std::sync::Mutex;
@@ -383,8 +424,7 @@ mod tests {
     fn a_finding_is_shrunk_run_again_and_written_down() {
         let run = tempfile::tempdir().expect("a folder");
         let stop = AtomicBool::new(false);
-        let look =
-            Investigator { run: run.path(), runner: &in_process, budget: BUDGET, stop: &stop };
+        let look = Investigator::new(run.path(), &in_process, BUDGET, &stop);
         let finding = look.look_into(1, "g1:1:17", &failure()).expect("writes").expect("a finding");
         assert_eq!((finding.operations_before, finding.operations()), (10, 4));
         assert_eq!((finding.reproduced, finding.tried), (3, 3));
@@ -427,7 +467,7 @@ mod tests {
             *seen.lock().expect("no panic") += 1;
             in_process(scenario, on_event)
         };
-        let look = Investigator { run: run.path(), runner: &looking, budget: BUDGET, stop: &stop };
+        let look = Investigator::new(run.path(), &looking, BUDGET, &stop);
         assert!(look.look_into(1, "g1:1:17", &failure()).expect("writes").is_some());
         assert!(*seen.lock().expect("no panic") > 3);
     }
@@ -436,8 +476,7 @@ mod tests {
     fn a_stopped_run_keeps_the_finding_as_it_was_found() {
         let run = tempfile::tempdir().expect("a folder");
         let stop = AtomicBool::new(true);
-        let look =
-            Investigator { run: run.path(), runner: &in_process, budget: BUDGET, stop: &stop };
+        let look = Investigator::new(run.path(), &in_process, BUDGET, &stop);
         let finding = look.look_into(1, "g1:1:17", &failure()).expect("writes").expect("a finding");
         assert_eq!((finding.operations(), finding.violation.kind), (10, Kind::Missed));
     }
@@ -455,7 +494,7 @@ mod tests {
             }
             in_process(&scenario, on_event)
         };
-        let look = Investigator { run: run.path(), runner: &flaky, budget: BUDGET, stop: &stop };
+        let look = Investigator::new(run.path(), &flaky, BUDGET, &stop);
         let finding = look.look_into(1, "g1:1:17", &failure()).expect("writes").expect("a finding");
         assert!(finding.reproduced >= 1 && finding.reproduced < finding.tried, "{finding:?}");
     }
@@ -464,8 +503,7 @@ mod tests {
     fn findings_of_one_cause_share_a_signature_and_what_passed_is_no_finding() {
         let run = tempfile::tempdir().expect("a folder");
         let stop = AtomicBool::new(false);
-        let look =
-            Investigator { run: run.path(), runner: &in_process, budget: BUDGET, stop: &stop };
+        let look = Investigator::new(run.path(), &in_process, BUDGET, &stop);
         let mut elsewhere = failure();
         for step in &mut elsewhere.scenario.steps {
             match &mut step.op {

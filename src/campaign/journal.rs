@@ -1,5 +1,5 @@
-//! The journal of one run: which snapshots it was about to make, made, and saw gone; and the bytes
-//! that the handshake was about to put stamps over.
+//! The journal of one run: which snapshots and clones it was about to make, made, and saw gone; and
+//! the bytes that the handshake was about to put stamps over.
 //!
 //! Append-only lines of JSON, each with its own CRC-32, mode 0600. The intent is on disk before
 //! the array is asked, so that after any crash every snapshot of the run is either gone or listed
@@ -7,7 +7,7 @@
 //! Not covered: snapshots whose journal was lost; [`super::cleanup`] finds those by their names.
 
 use super::store::{create_private, sync_folder};
-use crate::array::{ApiError, Array, SnapshotInfo, SnapshotState, VolumeInfo};
+use crate::array::{ApiError, Array, Clones, SnapshotInfo, SnapshotState, VolumeInfo};
 use crate::block::{
     Capabilities, Lba, LbaCount, Page, Role, RunId, SnapshotName, SnapshotUuid, VolumeUuid,
 };
@@ -53,6 +53,27 @@ pub enum Entry {
     Deleted {
         /// The identity.
         snapshot: SnapshotUuid,
+    },
+    /// The array is about to be asked for a clone, a volume.
+    CloneIntent {
+        /// The name it will have.
+        #[serde(with = "as_text")]
+        name: SnapshotName,
+        /// The snapshot it is made of.
+        snapshot: SnapshotUuid,
+    },
+    /// The array answered.
+    Cloned {
+        /// The name.
+        #[serde(with = "as_text")]
+        name: SnapshotName,
+        /// The volume.
+        volume: VolumeUuid,
+    },
+    /// The array said that the clone is gone, after a look.
+    CloneGone {
+        /// The volume.
+        volume: VolumeUuid,
     },
     /// These blocks are about to be stamped; this is what they hold.
     Saved(Saved),
@@ -170,6 +191,8 @@ struct Inner {
     broken: Option<String>,
     /// Snapshots this run made and did not yet see gone.
     open: BTreeMap<SnapshotUuid, SnapshotName>,
+    /// Clones likewise.
+    clones: BTreeMap<VolumeUuid, SnapshotName>,
 }
 
 impl Journal {
@@ -179,7 +202,12 @@ impl Journal {
     /// When the file cannot be made durable.
     pub fn create(path: &Path, run: RunId) -> io::Result<Journal> {
         let file = create_private(path)?;
-        let inner = Mutex::new(Inner { file, broken: None, open: BTreeMap::new() });
+        let inner = Mutex::new(Inner {
+            file,
+            broken: None,
+            open: BTreeMap::new(),
+            clones: BTreeMap::new(),
+        });
         let journal = Journal { run, path: path.to_owned(), inner };
         journal.lock().append(&Entry::Run { v: VERSION, run, pid: std::process::id() })?;
         if let Some(folder) = path.parent() {
@@ -219,6 +247,11 @@ impl Journal {
         self.lock().open.iter().map(|(uuid, name)| (*uuid, *name)).collect()
     }
 
+    /// Clones this run made and did not yet see gone.
+    pub fn open_clones(&self) -> Vec<(VolumeUuid, SnapshotName)> {
+        self.lock().clones.iter().map(|(uuid, name)| (*uuid, *name)).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -256,6 +289,8 @@ pub struct Records {
     pub open: Vec<OpenSnapshot>,
     /// Everything it ever meant to make: the names, and the identity where the array told one.
     pub named: BTreeMap<(SnapshotName, VolumeUuid), Option<SnapshotUuid>>,
+    /// Clones that may still exist, with their volume where the array told it.
+    pub clones: BTreeMap<SnapshotName, Option<VolumeUuid>>,
     /// Blocks that were about to be stamped and are not known to be put back.
     pub stamped: Vec<Saved>,
     /// Whether the last line was torn, and left out.
@@ -361,6 +396,12 @@ impl Records {
                 self.named.insert((name, open.volume), Some(snapshot));
             }
             Entry::Deleted { snapshot } => self.open.retain(|open| open.uuid != Some(snapshot)),
+            Entry::CloneIntent { name, .. } => drop(self.clones.insert(name, None)),
+            Entry::Cloned { name, volume } => {
+                let known = self.clones.get_mut(&name);
+                *known.ok_or_else(|| format!("{name} was cloned without intent"))? = Some(volume);
+            }
+            Entry::CloneGone { volume } => self.clones.retain(|_, open| *open != Some(volume)),
             Entry::Saved(saved) => self.stamped.push(saved),
             Entry::Restored { volume } => self.stamped.retain(|saved| saved.volume != volume),
         }
@@ -479,6 +520,54 @@ impl Array for Journalled<'_> {
     }
     fn delete_volume(&self, volume: VolumeUuid) -> Result<(), ApiError> {
         self.array.delete_volume(volume)
+    }
+}
+
+/// Clones with a journal around their life. Only clones made through it are deleted through it.
+pub struct JournalledClones<'a> {
+    clones: &'a dyn Clones,
+    journal: &'a Journal,
+}
+
+impl<'a> JournalledClones<'a> {
+    /// Keeps `journal` around `clones`.
+    pub fn new(clones: &'a dyn Clones, journal: &'a Journal) -> JournalledClones<'a> {
+        JournalledClones { clones, journal }
+    }
+
+    /// Notes that a clone is gone, once.
+    pub fn saw_gone(&self, volume: VolumeUuid) {
+        let mut journal = self.journal.lock();
+        if journal.clones.remove(&volume).is_some() {
+            // If this fails the clone stays listed, which is harmless.
+            let _ = journal.append(&Entry::CloneGone { volume });
+        }
+    }
+}
+
+impl Clones for JournalledClones<'_> {
+    fn make_clone(&self, of: &SnapshotInfo, name: SnapshotName) -> Result<VolumeInfo, ApiError> {
+        let intent = Entry::CloneIntent { name, snapshot: of.uuid };
+        let intent = self.journal.lock().append(&intent);
+        intent.map_err(|error| ApiError::Journal(error.to_string()))?;
+        let made = self.clones.make_clone(of, name)?;
+        let mut journal = self.journal.lock();
+        journal.clones.insert(made.uuid, name);
+        // As with snapshots: the intent is on disk, so a failure loses nothing.
+        let _ = journal.append(&Entry::Cloned { name, volume: made.uuid });
+        Ok(made)
+    }
+    fn clones(&self) -> Result<Vec<VolumeInfo>, ApiError> {
+        self.clones.clones()
+    }
+    fn delete_clone(&self, volume: VolumeUuid, name: SnapshotName) -> Result<(), ApiError> {
+        let known = self.journal.lock().clones.get(&volume) == Some(&name);
+        if !known {
+            return Err(ApiError::Journal(format!(
+                "clone {volume} was not made by this run; `lbaudit clean` handles others"
+            )));
+        }
+        self.clones.delete_clone(volume, name)
     }
 }
 

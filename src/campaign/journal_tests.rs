@@ -145,7 +145,8 @@ fn without_a_journal_the_array_is_not_asked() {
     let run = run();
     // Every write to /dev/full answers "no space left".
     let file = File::options().write(true).open("/dev/full").expect("Linux has it");
-    let inner = Mutex::new(Inner { file, broken: None, open: BTreeMap::new() });
+    let inner =
+        Mutex::new(Inner { file, broken: None, open: BTreeMap::new(), clones: BTreeMap::new() });
     let journal = Journal { run, path: PathBuf::new(), inner };
     let array = TestArray::default();
     let kept = Journalled::new(&array, &journal);

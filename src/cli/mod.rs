@@ -152,11 +152,11 @@ fn execute(command: Command) -> Exit {
         Command::Suite(args) => {
             with(&args.output, args.verbose, |context| suite::run(args, token, context))
         }
-        Command::Check(args) => {
-            with(&args.output, false, |context| check::run(args, check::Mode::Check, context))
-        }
+        Command::Check(args) => with(&args.output, false, |context| {
+            check::run(args, check::Mode::Check, token, context)
+        }),
         Command::Soak(args) => {
-            with(&args.output, false, |context| check::run(args, check::Mode::Soak, context))
+            with(&args.output, false, |context| check::run(args, check::Mode::Soak, token, context))
         }
         Command::Replay(args) => with(&args.output, false, |context| replay::replay(args, context)),
         Command::Shrink(args) => with(&args.output, false, |context| replay::shrink(args, context)),

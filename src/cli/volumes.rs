@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::stop::Stop;
 use super::ui::Ui;
 use crate::array::{ApiError, Array, Clock, VolumeInfo, Waiting, delete_and_wait, escape_text};
-use crate::block::{BlockSize, Geometry, LbaCount, Policy, Role, VolumeUuid};
+use crate::block::{BlockSize, Extent, Geometry, Lba, LbaCount, Policy, Role, VolumeUuid};
 use crate::campaign::arm::{ArmError, ArmedPair, Handshake};
 use crate::campaign::journal::Journal;
 use crate::device::{Consent, ConsentItem, Host, Identified, Wanted, find_by_wwid, open_pair};
@@ -139,6 +139,8 @@ pub struct RunPort<'a> {
     pub ledger: &'a Ledger,
     /// The run's journal.
     pub journal: &'a Journal,
+    /// Where the run may write; everywhere if it is not said.
+    pub region: Option<Extent>,
 }
 
 /// Holds the handshake. If it refuses, its snapshots are deleted again.
@@ -157,10 +159,13 @@ pub fn arm(
     let progress = ui.progress();
     progress.begin("handshake ", "handshake");
     let watch = |event: &Event| progress.event(event);
-    let RunPort { array, clock, waiting, ledger, journal } = *port;
+    let RunPort { array, clock, waiting, ledger, journal, region } = *port;
     let handshake =
         Handshake { array, clock, waiting, ledger, journal, watch: &watch, volumes: shapes };
-    let allowed = opened.source.len_lbas().max(opened.target.len_lbas());
+    let longer = opened.source.len_lbas().max(opened.target.len_lbas());
+    let everywhere = Extent::new(Lba::new(0), longer);
+    // A device without LBAs passes no guard.
+    let allowed = region.or(everywhere).unwrap_or(Extent::lbas(0, 1));
     handshake.arm((opened.source, opened.target), allowed, model, policy).map_err(|error| {
         sweep(port);
         arm_failure(error, stop)

@@ -15,6 +15,7 @@ pub mod guards;
 pub mod host;
 pub mod ioctl;
 mod open;
+mod reading;
 mod stamping;
 pub mod sysfs;
 #[cfg(test)]
@@ -25,5 +26,6 @@ pub use consent::{BadConsent, Consent, ConsentItem};
 pub use guards::{GuardRefusal, Identity};
 pub use host::Host;
 pub use open::{Candidate, Exclusive, Identified, ReadProbe, Wanted, open_pair, open_volumes};
+pub use reading::ReadOnlyDevice;
 pub use stamping::{Overwritten, SavedBlocks, StampDevice};
 pub use sysfs::find_by_wwid;

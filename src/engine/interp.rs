@@ -12,13 +12,13 @@ use super::event::Event;
 use super::session::{Emit, Halt, LastDiff, Pair, Session};
 use super::sut::{DeviceHandle, Sut, SutVolume};
 use super::transfer::{rewrite, write_stamped, write_zeros};
-use super::verify::{Tile, WrongBlocks, wrong_in};
+use super::verify::{Tile, WrongBlocks, wrong_in, zeros_in};
 use crate::array::{ApiError, BlockDevice, DeviceError, wait_available, wait_gone};
 use crate::block::{
     BlockSize, Capabilities, Extent, Lba, LbaCount, LbaSet, Policy, Role, RunId, SnapshotName,
     SnapshotUuid,
 };
-use crate::model::{Model, Values};
+use crate::model::{Model, Value, Values};
 use crate::oracle::{CheckId, Reason, Verdict, Violation, content_violation};
 use crate::scenario::{Fault, Label, Op, Scenario};
 use crate::sync::{PipelineBug, SnapshotSource};
@@ -253,7 +253,8 @@ impl Interp<'_, '_> {
             let found =
                 wrong_in((self.device(role)?, None), &tiles, (run, role), self.sut.reading())?;
             self.session.compared += 1;
-            return content(role, found, "now");
+            content(role, found, "now")?;
+            return self.settle_unknown(role, &tiles, emit);
         };
         self.close_cut(label, emit)?;
         let Some(snapshot) = self.model.snapshot(label) else { return Ok(()) };
@@ -265,6 +266,18 @@ impl Interp<'_, '_> {
         let found = wrong_in((&device, None), &tiles, (run, owner), self.sut.reading())?;
         self.session.compared += 1;
         content(owner, found, &format!("in snapshot {label}"))
+    }
+
+    /// What was not known at all and reads as zeros holds zeros from now on: a discard may leave
+    /// anything, but only until it is read.
+    fn settle_unknown(&mut self, role: Role, tiles: &[Tile], emit: Emit<'_>) -> Done {
+        let zeros = zeros_in(self.device(role)?, tiles, self.sut.waiting.stop)?;
+        for at in zeros.runs().iter().copied() {
+            let value = Value::Zero;
+            self.model.settle_live(role, at, value);
+            emit(Event::Seen { snap: None, role, at, value });
+        }
+        Ok(())
     }
 
     /// A snapshot as a device that can be read, if this target offers that.
@@ -325,8 +338,7 @@ impl Interp<'_, '_> {
         let waits = !self.sut.pipeline.copy.bugs.has(PipelineBug::ReadsBeforeAvailable);
         if waits {
             let uuid = self.uuid(label)?;
-            let waited =
-                wait_available(self.sut.array, self.sut.clock, uuid, self.sut.waiting).map(|_| ());
+            let waited = wait_available(self.sut.array, self.sut.clock, uuid, self.sut.waiting);
             self.in_time(waited)?;
             emit(Event::Available { label });
         }

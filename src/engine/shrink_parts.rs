@@ -59,7 +59,8 @@ fn frills(op: &Op) -> u64 {
             let page = between_pages.as_ref().map_or(0, |(page, _)| 1 + u64::from(*page));
             u64::from(*from != Lba::new(0)) + page
         }
-        Op::Sync { from, .. } => u64::from(*from == SyncSource::Live),
+        // What an answer alone shows needs no copy.
+        Op::Sync { from, .. } => 1 + u64::from(*from == SyncSource::Live),
         _ => 0,
     }
 }
@@ -90,8 +91,11 @@ fn world_weight(header: &Header) -> u64 {
     ];
     let taken: u64 = freedoms.into_iter().map(u64::from).sum();
     let old = header.volumes.values().any(|shape| !shape.fresh);
-    let world = taken + u64::from(header.page_limit.is_some()) + u64::from(old);
-    world + header.volumes.len() as u64
+    taken
+        + u64::from(header.over_https)
+        + u64::from(header.page_limit.is_some())
+        + u64::from(old)
+        + header.volumes.len() as u64
 }
 
 /// Calls `visit` for the operation and all inside it.
@@ -225,7 +229,8 @@ pub(super) fn plainer_ops(op: &Op) -> Vec<Op> {
         }
         Op::Diff { snap, base, from, between_pages } => {
             let (snap, base) = (*snap, *base);
-            if between_pages.is_some() {
+            if let Some((_, op)) = between_pages {
+                plainer.push(op.as_ref().clone());
                 plainer.push(Op::Diff { snap, base, from: *from, between_pages: None });
             }
             if *from != Lba::new(0) {
@@ -239,6 +244,7 @@ pub(super) fn plainer_ops(op: &Op) -> Vec<Op> {
         }
         Op::Sync { snap, base, from, during } => {
             let (snap, base) = (*snap, *base);
+            plainer.push(Op::Diff { snap, base, from: Lba::new(0), between_pages: None });
             plainer.extend(without_one(during).map(|during| Op::Sync {
                 snap,
                 base,
@@ -328,6 +334,9 @@ pub(super) fn plainer_headers(header: &Header) -> Vec<Header> {
         if std::mem::take(off(&mut less.freedoms)) {
             plainer.push(less);
         }
+    }
+    if header.over_https {
+        plainer.push(Header { over_https: false, ..header.clone() });
     }
     if header.page_limit.is_some() {
         plainer.push(Header { page_limit: None, ..header.clone() });

@@ -3,7 +3,7 @@
 //! Not covered: which stretches are to be read; the interpreter decides.
 
 use crate::array::{AlignedBuf, BlockDevice, DeviceError};
-use crate::block::{Diagnosis, Extent, Lba, LbaCount, Role, RunId};
+use crate::block::{Diagnosis, Extent, Lba, LbaCount, LbaSet, Role, RunId};
 use crate::model::{Model, Value, Values};
 use crate::oracle::{value_of, wrong_blocks};
 use crossbeam::thread;
@@ -154,6 +154,34 @@ pub(super) fn values_in(
         }
     }
     Ok(seen)
+}
+
+/// The blocks of zeros among those of `tiles` of which nothing is known.
+///
+/// # Errors
+/// As [`wrong_in`].
+pub(super) fn zeros_in(
+    device: &dyn BlockDevice,
+    tiles: &[Tile],
+    stop: &AtomicBool,
+) -> Result<LbaSet, DeviceError> {
+    let mut zeros = LbaSet::new();
+    let mut unknown = tiles.iter().filter(|(_, values)| values.as_slice().is_none()).peekable();
+    if unknown.peek().is_none() {
+        return Ok(zeros);
+    }
+    let mut reader = Reader::new(device, None);
+    for at in unknown.flat_map(|(tile, _)| tile.pieces(READ_LBAS)) {
+        if stop.load(Ordering::Relaxed) {
+            return Err(DeviceError::Interrupted);
+        }
+        let (bytes, _) = reader.read(at, false)?;
+        let blocks = bytes.chunks_exact(device.block_size().get()).zip(at.start().get()..);
+        let zero = blocks.filter(|(block, _)| block.iter().all(|&byte| byte == 0));
+        zero.filter_map(|(_, lba)| Extent::new(Lba::new(lba), LbaCount::new(1)))
+            .for_each(|at| zeros.insert(at));
+    }
+    Ok(zeros)
 }
 
 /// Two buffers and the devices they are filled from.

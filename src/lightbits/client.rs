@@ -1,7 +1,8 @@
 //! The client: set-up, the calls, and its face as an [`Array`].
 //!
-//! It can read volumes, make, look at and delete snapshots, and fetch diff pages. Nothing else
-//! exists in it: no rollback, resize, update, volume creation or deletion. Not covered: how a call
+//! It can read volumes, make, look at and delete snapshots, and fetch diff pages; `super::clones` can
+//! make a volume of a snapshot and delete such a one. Nothing else exists in it: no rollback, resize
+//! or update, and no other volume is made or deleted. Not covered: how a call
 //! is sent (`super::http`), repeated (`super::retry`) and decoded (`super::wire`).
 
 use super::auth::{Redactor, Token, TokenError};
@@ -245,6 +246,11 @@ impl LightbitsClient {
             }
             sizes.insert(info.uuid, info.len);
         }
+    }
+
+    /// Forgets the sizes of snapshots that were seen: another array answers from now on.
+    pub fn forget_snapshots(&self) {
+        self.sizes().clear();
     }
 
     pub(super) fn forget(&self, uuid: SnapshotUuid) {

@@ -7,14 +7,16 @@
 //!
 //! Not covered: what an answer means for the array under test (the oracle), how pages follow each
 //! other (`crate::sync`), waiting for states (`crate::array`), and every call that this tool must
-//! not make: there is no rollback, resize, update, volume creation or deletion here.
+//! not make: there is no rollback, resize or update here, and the only volumes made and deleted are
+//! clones of its snapshots.
 //!
-//! Code map: `client` (set-up and calls), `snapshots` (create and delete), `http` (one try, reads
+//! Code map: `client` (set-up and calls), `snapshots` (create and delete), `clones`, `http` (one try, reads
 //! with retries, status classes), [`retry`] (time), [`wire`] (JSON objects), [`diff`] (JSON of a
 //! diff page), [`tls`] (trust), [`auth`] (token).
 
 pub mod auth;
 mod client;
+mod clones;
 pub mod diff;
 mod http;
 pub mod retry;

@@ -18,7 +18,7 @@ const BAD_REQUEST_TRIES: u32 = 8;
 
 /// What one try of a write means for the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Next {
+pub(super) enum Next {
     /// Final: success, refusal or an answer that cannot be read.
     Conclude,
     /// Nothing was sent: simply again.
@@ -29,7 +29,7 @@ enum Next {
     LookAfterDoubt,
 }
 
-fn next_step(tried: &Tried, bad_requests: u32) -> Next {
+pub(super) fn next_step(tried: &Tried, bad_requests: u32) -> Next {
     match tried {
         Ok(answer) => match answer.status {
             409 | 412 | 429 => Next::LookAfterRefusal,
@@ -43,7 +43,7 @@ fn next_step(tried: &Tried, bad_requests: u32) -> Next {
     }
 }
 
-fn is_status(tried: &Tried, status: u16) -> bool {
+pub(super) fn is_status(tried: &Tried, status: u16) -> bool {
     tried.as_ref().is_ok_and(|answer| answer.status == status)
 }
 

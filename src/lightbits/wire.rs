@@ -127,6 +127,54 @@ pub(super) struct NewSnapshot<'a> {
     pub project_name: &'a str,
 }
 
+/// What a clone takes over of the volume it comes from.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CloneSource {
+    replica_count: Option<U64>,
+    acl: Option<AccessList>,
+}
+
+/// Host NQNs that may reach a volume.
+#[derive(serde::Serialize, serde::Deserialize, Default)]
+struct AccessList {
+    #[serde(default)]
+    values: Vec<String>,
+}
+
+/// The body of a clone's creation.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NewClone<'a> {
+    name: &'a str,
+    project_name: &'a str,
+    size: String,
+    replica_count: u64,
+    acl: AccessList,
+    #[serde(rename = "sourceSnapshotUUID")]
+    source_snapshot_uuid: SnapshotUuid,
+}
+
+impl<'a> NewClone<'a> {
+    /// A clone of `snapshot`, which has `bytes`, reachable as its source is.
+    pub(super) fn new(
+        name: &'a str,
+        project_name: &'a str,
+        snapshot: SnapshotUuid,
+        bytes: u64,
+        source: CloneSource,
+    ) -> NewClone<'a> {
+        NewClone {
+            name,
+            project_name,
+            size: bytes.to_string(),
+            replica_count: source.replica_count.map_or(1, |count| count.0.max(1)),
+            acl: source.acl.unwrap_or_default(),
+            source_snapshot_uuid: snapshot,
+        }
+    }
+}
+
 /// Reads a whole JSON document of one object; the error carries the place and its surroundings.
 pub(super) fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Wrong> {
     match serde_json::from_slice::<Object<T>>(body) {

@@ -6,7 +6,7 @@
 //! in the chain, so that the unions over the remaining snapshots stay what they were. Not covered:
 //! the daemon's life (`super::daemon`) and its wire (`super::qmp`, `super::nbd`).
 
-use super::array::{QemuArray, VolumeSetup, copy_template, image_node};
+use super::array::{QemuArray, VolumeSetup, copy_template, image_node, image_path, volume_export};
 use super::daemon::{SOCKET_TIMEOUT, nbd_socket};
 use super::device::{Sessions, open_session};
 use super::error::QemuError;
@@ -34,8 +34,6 @@ const VIEWS_MAX: usize = 4;
 pub(super) struct State {
     qmp: Option<Qmp<UnixStream>>,
     dir: PathBuf,
-    /// Size of every volume.
-    len: LbaCount,
     chains: Vec<Chain>,
     views: Vec<View>,
     /// Makes names of nodes, jobs, bitmaps and exports unique.
@@ -46,9 +44,13 @@ pub(super) struct State {
 struct Chain {
     volume: VolumeUuid,
     node: &'static str,
+    /// Size of the volume.
+    len: LbaCount,
     /// The bitmap that records now.
     active: String,
     snapshots: Vec<Snapshot>,
+    /// An image made ready for the next snapshot, so that its cut comes soon after it is asked for.
+    spare: Option<String>,
 }
 
 struct Snapshot {
@@ -76,8 +78,8 @@ struct View {
 type Place = (usize, usize);
 
 impl State {
-    pub(super) fn new(qmp: Qmp<UnixStream>, dir: PathBuf, len: LbaCount) -> State {
-        State { qmp: Some(qmp), dir, len, chains: Vec::new(), views: Vec::new(), serial: 0 }
+    pub(super) fn new(qmp: Qmp<UnixStream>, dir: PathBuf) -> State {
+        State { qmp: Some(qmp), dir, chains: Vec::new(), views: Vec::new(), serial: 0 }
     }
 
     /// Sends one QMP command.
@@ -123,16 +125,39 @@ impl State {
     /// # Errors
     /// As [`Qmp::command`].
     pub(super) fn add_volume(&mut self, volume: &VolumeSetup) -> Result<(), QmpError> {
-        let active = self.unique("bitmap");
-        let node = volume.node();
+        let active = self.unique("b");
+        let (node, len) = (volume.node(), volume.len);
         self.command("block-dirty-bitmap-add", &bitmap_add(node, &active))?;
-        self.chains.push(Chain { volume: volume.uuid, node, active, snapshots: Vec::new() });
+        let (snapshots, spare) = (Vec::new(), None);
+        self.chains.push(Chain { volume: volume.uuid, node, len, active, snapshots, spare });
+        Ok(())
+    }
+
+    /// Takes every volume away, with its snapshots, exports, bitmaps and images.
+    ///
+    /// # Errors
+    /// The first refusal; then this daemon is good for nothing more.
+    pub(super) fn remove_volumes(&mut self) -> Result<(), QemuError> {
+        while !self.views.is_empty() {
+            self.close_view(0)?;
+        }
+        for chain in std::mem::take(&mut self.chains) {
+            for snapshot in chain.snapshots {
+                self.remove_snapshot(snapshot)?;
+            }
+            if let Some(spare) = chain.spare {
+                self.remove_node(&spare)?;
+            }
+            self.remove_export(&volume_export(chain.node))?;
+            self.remove_node(chain.node)?;
+        }
         Ok(())
     }
 
     fn unique(&mut self, what: &str) -> String {
         self.serial += 1;
-        format!("{what}-{}", self.serial)
+        // Short: QEMU takes commands in byte by byte.
+        format!("{what}{}", self.serial)
     }
 
     fn chain(&self, volume: VolumeUuid) -> Result<usize, ApiError> {
@@ -149,15 +174,24 @@ impl State {
         })
     }
 
+    /// Adds an empty image that can keep the contents of chain `at`, and names its node.
+    fn prepare(&mut self, at: usize) -> Result<String, ApiError> {
+        let (volume_node, len) = (self.chains[at].node, self.chains[at].len);
+        let node = self.unique("s");
+        let image = image_path(&self.dir, &node);
+        copy_template(&self.dir, len, &image)?;
+        self.command("blockdev-add", &image_node(&node, &image, Some(volume_node)))?;
+        Ok(node)
+    }
+
     /// Cuts a snapshot of chain `at`: data and bitmap at the same point in time.
     fn take(&mut self, at: usize, name: String, nonatomic: bool) -> Result<SnapshotUuid, ApiError> {
         let (volume_node, frozen) = (self.chains[at].node, self.chains[at].active.clone());
-        let node = self.unique("snapshot");
-        let active = self.unique("bitmap");
-        let image = self.dir.join(format!("{node}.qcow2"));
-        copy_template(&self.dir, &image).map_err(|error| ApiError::Failed(error.to_string()))?;
-        self.command("blockdev-add", &image_node(&node, &image, Some(volume_node)))?;
-
+        let node = match self.chains[at].spare.take() {
+            Some(node) => node,
+            None => self.prepare(at)?,
+        };
+        let active = self.unique("b");
         let data = json!({"type": "blockdev-backup", "data": {
             "job-id": node, "device": volume_node, "target": node, "sync": "none"}});
         let freeze = json!({"type": "block-dirty-bitmap-disable", "data": {
@@ -174,14 +208,15 @@ impl State {
         };
         if let Err(error) = cut {
             // Best effort: the refusal is what the caller needs to know.
-            let _ = self.command("blockdev-del", &json!({"node-name": node}));
-            let _ = fs::remove_file(&image);
+            let _ = self.remove_node(&node);
             return Err(error.into());
         }
         let uuid = SnapshotUuid::random();
         let chain = &mut self.chains[at];
         chain.active = active;
         chain.snapshots.push(Snapshot { uuid, name, bitmap: frozen, node, reader: None });
+        // If this fails, the next snapshot says why.
+        self.chains[at].spare = self.prepare(at).ok();
         Ok(uuid)
     }
 
@@ -203,6 +238,11 @@ impl State {
             json!({"type": "block-dirty-bitmap-remove", "data": {
                 "node": volume_node, "name": gone.bitmap}}),
         ])?;
+        self.remove_snapshot(gone).map_err(ApiError::from)
+    }
+
+    /// Stops keeping the contents of a snapshot that is in no chain any more.
+    fn remove_snapshot(&mut self, gone: Snapshot) -> Result<(), QemuError> {
         if gone.reader.is_some() {
             drop(gone.reader);
             self.remove_export(&gone.node)?;
@@ -212,10 +252,17 @@ impl State {
             &json!({"device": gone.node}),
             ("JOB_STATUS_CHANGE", &[("id", &gone.node), ("status", "null")]),
         )?;
-        self.command("blockdev-del", &json!({"node-name": gone.node}))?;
-        let image = self.dir.join(format!("{}.qcow2", gone.node));
-        fs::remove_file(&image).map_err(|source| {
-            ApiError::Failed(QemuError::File { what: "remove", path: image, source }.to_string())
+        self.remove_node(&gone.node)
+    }
+
+    /// Closes an image and removes its file.
+    fn remove_node(&mut self, node: &str) -> Result<(), QemuError> {
+        self.command("blockdev-del", &json!({"node-name": node}))?;
+        let image = image_path(&self.dir, node);
+        fs::remove_file(&image).map_err(|source| QemuError::File {
+            what: "remove",
+            path: image,
+            source,
         })
     }
 
@@ -250,9 +297,9 @@ impl State {
         if self.views.len() == VIEWS_MAX {
             self.close_view(0)?;
         }
-        let name = self.unique("diff");
-        let Chain { node: volume_node, snapshots, .. } = &self.chains[at];
-        let volume_node = *volume_node;
+        let name = self.unique("d");
+        let Chain { node: volume_node, snapshots, len, .. } = &self.chains[at];
+        let (volume_node, len) = (*volume_node, *len);
         let node = snapshots[nth].node.clone();
         let parts: Vec<&str> = snapshots[first..=nth].iter().map(|it| it.bitmap.as_str()).collect();
         let merge = [
@@ -265,12 +312,13 @@ impl State {
         self.transaction(&merge)?;
         // The snapshot's node carries the export because QEMU lets only one export write a volume.
         let export = json!({"type": "nbd", "id": name, "name": name, "node-name": node,
-            "bitmaps": [{"node": volume_node, "name": name}]});
+            // Found in the volume, behind the snapshot.
+            "bitmaps": [name]});
         let opened =
             self.command("block-export-add", &export).map_err(ApiError::from).and_then(|_| {
                 let context = format!("qemu:dirty-bitmap:{name}");
                 let socket = nbd_socket(&self.dir);
-                Ok(open_session(&socket, &name, Some(&context), self.len)?)
+                Ok(open_session(&socket, &name, Some(&context), len)?)
             });
         match opened {
             Ok(session) => {
@@ -286,7 +334,7 @@ impl State {
         }
     }
 
-    fn close_view(&mut self, view: usize) -> Result<(), ApiError> {
+    fn close_view(&mut self, view: usize) -> Result<(), QmpError> {
         let View { volume_node, name, session, .. } = self.views.remove(view);
         drop(session);
         self.remove_export(&name)?;
@@ -314,7 +362,8 @@ impl State {
         let node = self.chains[at].snapshots[nth].node.clone();
         let export = json!({"type": "nbd", "id": node, "name": node, "node-name": node});
         self.command("block-export-add", &export)?;
-        let reader = Arc::new(Sessions::new(nbd_socket(&self.dir), node, self.len));
+        let len = self.chains[at].len;
+        let reader = Arc::new(Sessions::new(nbd_socket(&self.dir), node, len));
         self.chains[at].snapshots[nth].reader = Some(Arc::clone(&reader));
         Ok(reader)
     }
@@ -328,18 +377,41 @@ fn reply(call: &str, text: &str) -> Reply {
     Reply { status: None, text: text.to_owned(), call: call.to_owned() }
 }
 
-fn info(chain: &Chain, snapshot: &Snapshot, len: LbaCount) -> SnapshotInfo {
+fn info(chain: &Chain, snapshot: &Snapshot) -> SnapshotInfo {
     SnapshotInfo {
         uuid: snapshot.uuid,
         name: snapshot.name.clone(),
         state: SnapshotState::Available,
         volume: chain.volume,
-        len,
+        len: chain.len,
         created: None,
     }
 }
 
 impl QemuArray {
+    /// What any such array offers.
+    pub fn offers(page_limit: u32) -> Capabilities {
+        Capabilities {
+            snapshot_readable: true,
+            discard: DiscardEffect::Zero,
+            durable: Durability::OnFlush,
+            tracking_survives_kill: false,
+            rollback: RollbackKind::None,
+            clone_full_diff: None,
+            resize: false,
+            shrink_zeroes: false,
+            restart: false,
+            volume_lifecycle: false,
+            concurrent_ops: true,
+            atomic_write_bytes: 512,
+            concurrent_snapshots: 1,
+            granularity: LbaCount::new(1),
+            page_limit: Some(page_limit),
+            // The refusal would be our own code, not QEMU's.
+            refuses_deleted_base: false,
+        }
+    }
+
     /// Tells QEMU to forget everything that the active bitmap of a volume recorded, and tells
     /// nobody else: the next snapshot's diffs will lack LBAs. For proving that tests fail.
     ///
@@ -358,26 +430,7 @@ impl QemuArray {
 
 impl Array for QemuArray {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            snapshot_readable: true,
-            discard: DiscardEffect::Zero,
-            durable: Durability::OnFlush,
-            tracking_survives_kill: false,
-            rollback: RollbackKind::None,
-            clone_full_diff: None,
-            resize: false,
-            shrink_zeroes: false,
-            restart: false,
-            volume_lifecycle: false,
-            // The interpreter runs one at a time.
-            concurrent_ops: false,
-            atomic_write_bytes: 512,
-            concurrent_snapshots: 1,
-            granularity: LbaCount::new(1),
-            page_limit: Some(self.config.page_limit),
-            // The refusal would be our own code, not QEMU's.
-            refuses_deleted_base: false,
-        }
+        QemuArray::offers(self.config.page_limit)
     }
 
     fn volume(&self, volume: VolumeUuid) -> Result<VolumeInfo, ApiError> {
@@ -387,7 +440,7 @@ impl Array for QemuArray {
         Ok(VolumeInfo {
             uuid: volume,
             name: found.role.name().to_owned(),
-            size_bytes: self.config.size.bytes(BlockSize::DEVICE).get(),
+            size_bytes: found.len.bytes(BlockSize::DEVICE).get(),
             sector_bytes: 512,
             usable: true,
             writable: true,
@@ -413,20 +466,20 @@ impl Array for QemuArray {
         }
         let uuid = state.take(at, name, self.config.nonatomic)?;
         let (at, nth) = state.place(uuid, "create snapshot")?;
-        Ok(info(&state.chains[at], &state.chains[at].snapshots[nth], self.config.size))
+        Ok(info(&state.chains[at], &state.chains[at].snapshots[nth]))
     }
 
     fn snapshot(&self, snapshot: SnapshotUuid) -> Result<SnapshotInfo, ApiError> {
         let state = self.state();
         let (at, nth) = state.place(snapshot, "get snapshot")?;
-        Ok(info(&state.chains[at], &state.chains[at].snapshots[nth], self.config.size))
+        Ok(info(&state.chains[at], &state.chains[at].snapshots[nth]))
     }
 
     fn snapshots(&self) -> Result<Vec<SnapshotInfo>, ApiError> {
         let state = self.state();
         let all =
             state.chains.iter().flat_map(|chain| chain.snapshots.iter().map(move |it| (chain, it)));
-        Ok(all.map(|(chain, it)| info(chain, it, self.config.size)).collect())
+        Ok(all.map(|(chain, it)| info(chain, it)).collect())
     }
 
     fn delete_snapshot(&self, snapshot: SnapshotUuid) -> Result<(), ApiError> {
@@ -442,8 +495,9 @@ impl Array for QemuArray {
         from: Lba,
     ) -> Result<Page, ApiError> {
         let mut state = self.state();
-        state.pair(snapshot, base)?;
-        if from.get() >= self.config.size.get() {
+        let ((at, _), _) = state.pair(snapshot, base)?;
+        let len = state.chains[at].len;
+        if from.get() >= len.get() {
             return Err(ApiError::Refused(reply("diff", "the offset lies past the volume's end")));
         }
         let open =
@@ -459,8 +513,7 @@ impl Array for QemuArray {
         };
         let session = &mut state.views[view].session;
         let limit = self.config.page_limit;
-        let page =
-            pages::page(from, self.config.size, limit, |part| pages::dirty_lbas(session, part))?;
+        let page = pages::page(from, len, limit, |part| pages::dirty_lbas(session, part))?;
         if page.next.is_none() {
             state.close_view(view)?;
         }
@@ -473,13 +526,13 @@ impl Array for QemuArray {
         at: Lba,
         buf: &mut [u8],
     ) -> Result<(), ApiError> {
-        let reader = {
+        let (reader, len) = {
             let mut state = self.state();
             let place = state.place(snapshot, "read snapshot")?;
-            state.reader(place)?
+            (state.reader(place)?, state.chains[place.0].len)
         };
         let lbas = LbaCount::new((buf.len() as u64).div_ceil(BlockSize::DEVICE.bytes()));
-        let inside = at.checked_add(lbas).is_some_and(|end| end.get() <= self.config.size.get());
+        let inside = at.checked_add(lbas).is_some_and(|end| end.get() <= len.get());
         match at.byte_offset(BlockSize::DEVICE).filter(|_| inside) {
             Some(offset) => reader.read(offset.get(), buf).or_else(|error| {
                 // Deleted while it was read: that is the news, not the broken session.

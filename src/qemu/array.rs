@@ -9,6 +9,8 @@ use super::error::QemuError;
 use super::qmp::QmpError;
 use crate::block::{BlockSize, LbaCount, Role, VolumeUuid};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,7 +33,7 @@ pub struct QemuConfig {
     pub qemu_img: Option<PathBuf>,
     /// An existing directory with a short path, in which a private one is made and removed again.
     pub work_root: PathBuf,
-    /// Size of every volume, in LBAs of 4096 bytes.
+    /// Size of every volume at start, in LBAs of 4096 bytes.
     pub size: LbaCount,
     /// Whether there is a neighbour volume besides source and target.
     pub neighbour: bool,
@@ -69,11 +71,15 @@ impl Default for QemuConfig {
 pub(super) struct VolumeSetup {
     pub(super) role: Role,
     pub(super) uuid: VolumeUuid,
+    pub(super) len: LbaCount,
     /// Where the FUSE export is, if there is one.
     path: Option<PathBuf>,
 }
 
 impl VolumeSetup {
+    fn new(role: Role, len: LbaCount) -> VolumeSetup {
+        VolumeSetup { role, uuid: VolumeUuid::random(), len, path: None }
+    }
     /// Node of the volume's image; also the name of its exports.
     pub(super) fn node(&self) -> &'static str {
         self.role.name()
@@ -101,24 +107,18 @@ impl QemuArray {
     /// [`QemuError::Missing`] and [`QemuError::TooOld`] when there is no usable QEMU (exit code 3),
     /// and whatever goes wrong while starting it; nothing is left behind then.
     pub fn start(config: QemuConfig) -> Result<QemuArray, QemuError> {
-        let bytes = config.size.get().checked_mul(BlockSize::DEVICE.bytes());
-        let Some(size_bytes) = bytes.filter(|&bytes| bytes > 0 && config.page_limit > 0) else {
-            return Err(QemuError::Config(
-                "volume size and page limit must be at least 1, and the size below 16 EiB"
-                    .to_owned(),
-            ));
-        };
+        if config.page_limit == 0 {
+            return Err(QemuError::Config("the page limit must be at least 1".to_owned()));
+        }
+        size_bytes(config.size)?;
         let program = Program::find(config.qsd.as_deref())?;
         let dir = Daemon::private_dir(&config.work_root)?;
-        daemon::make_image(config.qemu_img.as_deref(), &template(dir.path()), size_bytes)?;
+        make_template(&config, dir.path(), config.size)?;
         let (daemon, qmp) = Daemon::start(&program, dir)?;
         let mut roles = vec![Role::Source, Role::Target];
         roles.extend(config.neighbour.then_some(Role::Neighbour));
-        let volumes = roles
-            .into_iter()
-            .map(|role| VolumeSetup { role, uuid: VolumeUuid::random(), path: None })
-            .collect();
-        let state = State::new(qmp, daemon.dir().to_owned(), config.size);
+        let volumes = roles.into_iter().map(|role| VolumeSetup::new(role, config.size)).collect();
+        let state = State::new(qmp, daemon.dir().to_owned());
         let mut array = QemuArray {
             data_plane: config.data_plane.unwrap_or(DataPlane::Fuse),
             config,
@@ -131,13 +131,36 @@ impl QemuArray {
         Ok(array)
     }
 
+    /// Takes every volume away, with its snapshots, and makes new, empty ones of these sizes, with
+    /// new identities: as good as a new array, and much faster. Devices of the old volumes answer
+    /// errors from now on.
+    ///
+    /// # Errors
+    /// When the daemon refuses or is gone; then it is good for nothing more.
+    pub fn renew(&mut self, lens: &BTreeMap<Role, LbaCount>) -> Result<(), QemuError> {
+        for len in lens.values() {
+            make_template(&self.config, self.daemon.dir(), *len)?;
+        }
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        state.remove_volumes()?;
+        for path in self.volumes.iter().filter_map(|volume| volume.path.as_ref()) {
+            fs::remove_file(path).map_err(|source| QemuError::File {
+                what: "remove",
+                path: path.clone(),
+                source,
+            })?;
+        }
+        self.volumes = lens.iter().map(|(role, len)| VolumeSetup::new(*role, *len)).collect();
+        self.add_volumes()
+    }
+
     /// Adds an image, a first bitmap and an export for every volume. The bitmap comes before the
     /// export: nothing can be written before it is tracked.
     fn add_volumes(&mut self) -> Result<(), QemuError> {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         for volume in &mut self.volumes {
-            let image = self.daemon.dir().join(format!("{}.qcow2", volume.role));
-            copy_template(self.daemon.dir(), &image)?;
+            let image = image_path(self.daemon.dir(), volume.node());
+            copy_template(self.daemon.dir(), volume.len, &image)?;
             state.command("blockdev-add", &image_node(volume.node(), &image, None))?;
             state.add_volume(volume)?;
             let fuse = self.data_plane == DataPlane::Fuse;
@@ -182,7 +205,7 @@ impl QemuArray {
     pub fn nbd_device(&self, role: Role) -> Option<NbdDevice> {
         let volume = self.setup(role).filter(|_| self.data_plane == DataPlane::Nbd)?;
         let socket = daemon::nbd_socket(self.daemon.dir());
-        Some(NbdDevice::new(socket, volume.node().to_owned(), self.config.size))
+        Some(NbdDevice::new(socket, volume.node().to_owned(), volume.len))
     }
 
     /// How volumes are written.
@@ -213,28 +236,55 @@ impl Drop for QemuArray {
     }
 }
 
-fn template(dir: &Path) -> PathBuf {
-    dir.join("empty.qcow2")
+/// The size in bytes of a volume that can be served.
+fn size_bytes(len: LbaCount) -> Result<u64, QemuError> {
+    let bytes = len.get().checked_mul(BlockSize::DEVICE.bytes()).filter(|&bytes| bytes > 0);
+    bytes.ok_or_else(|| {
+        QemuError::Config("a volume's size must be at least 1 LBA and below 16 EiB".to_owned())
+    })
 }
 
-/// Copies the empty image, which is much faster than making one more.
+fn template(dir: &Path, len: LbaCount) -> PathBuf {
+    dir.join(format!("empty-{}.qcow2", len.get()))
+}
+
+/// Makes the empty image of that size, if there is none yet.
+fn make_template(config: &QemuConfig, dir: &Path, len: LbaCount) -> Result<(), QemuError> {
+    let (path, bytes) = (template(dir, len), size_bytes(len)?);
+    if path.exists() {
+        return Ok(());
+    }
+    daemon::make_image(config.qemu_img.as_deref(), &path, bytes)
+}
+
+/// The image file of a node.
+pub(super) fn image_path(dir: &Path, node: &str) -> PathBuf {
+    dir.join(format!("{node}.qcow2"))
+}
+
+/// Name of the export that a volume is written through.
+pub(super) fn volume_export(node: &str) -> String {
+    format!("volume-{node}")
+}
+
+/// Copies the empty image of that size, which is much faster than making one more.
 ///
 /// # Errors
 /// [`QemuError::File`].
-pub(super) fn copy_template(dir: &Path, to: &Path) -> Result<(), QemuError> {
-    let copied = fs::copy(template(dir), to);
+pub(super) fn copy_template(dir: &Path, len: LbaCount, to: &Path) -> Result<(), QemuError> {
+    let copied = fs::copy(template(dir, len), to);
     copied.map_err(|source| QemuError::File { what: "write", path: to.to_owned(), source })?;
     Ok(())
 }
 
-/// A qcow2 node on an image file. Its backing node is given by name, so the image names none.
+/// A qcow2 node on an image file of the private directory, where the daemon works. Its backing node is given by name, so the image names none.
 pub(super) fn image_node(node: &str, image: &Path, backing: Option<&str>) -> Value {
     json!({
         "driver": "qcow2",
         "node-name": node,
         "discard": "unmap",
         "backing": backing,
-        "file": {"driver": "file", "filename": image, "discard": "unmap"},
+        "file": {"driver": "file", "filename": image.file_name().and_then(OsStr::to_str), "discard": "unmap"},
     })
 }
 
@@ -249,7 +299,7 @@ fn export_fuse(state: &mut State, volume: &VolumeSetup, path: &Path) -> Result<(
         "block-export-add",
         &json!({
             "type": "fuse",
-            "id": format!("volume-{}", volume.role),
+            "id": volume_export(volume.node()),
             "node-name": volume.node(),
             "mountpoint": path,
             "writable": true,
@@ -264,7 +314,7 @@ fn export_nbd(state: &mut State, volume: &VolumeSetup) -> Result<(), QemuError> 
         "block-export-add",
         &json!({
             "type": "nbd",
-            "id": format!("volume-{}", volume.role),
+            "id": volume_export(volume.node()),
             "node-name": volume.node(),
             "name": volume.node(),
             "writable": true,

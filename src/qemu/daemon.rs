@@ -180,6 +180,7 @@ impl Daemon {
             .arg(joined("socket,id=qmp,server=on,wait=off,path=", &qmp_socket(dir.path())))
             .args(["--monitor", "chardev=qmp", "--nbd-server"])
             .arg(joined("max-connections=0,addr.type=unix,addr.path=", &nbd_socket(dir.path())))
+            .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(out.0)
             .stderr(out.1)

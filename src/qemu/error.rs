@@ -75,6 +75,16 @@ impl From<QmpError> for ApiError {
     }
 }
 
+impl From<QemuError> for ApiError {
+    fn from(error: QemuError) -> ApiError {
+        match error {
+            QemuError::Qmp(error) => error.into(),
+            QemuError::Nbd(error) => error.into(),
+            other => ApiError::Failed(other.to_string()),
+        }
+    }
+}
+
 impl From<NbdError> for ApiError {
     fn from(error: NbdError) -> ApiError {
         match error {

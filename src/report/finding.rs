@@ -12,9 +12,30 @@ const COLUMNS: usize = 80;
 /// Operations of a finding that are shown; all of them are in its file.
 const STEPS_SHOWN: usize = 40;
 
+/// The command that runs a finding's scenario once more on the target it was found on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Again {
+    /// What comes before the file.
+    pub command: String,
+    /// What comes after it: each flag with a space before it.
+    pub flags: String,
+}
+
+impl Again {
+    /// On the simulator.
+    pub fn on_simulator() -> Again {
+        Again { command: "lbaudit replay".to_owned(), flags: String::new() }
+    }
+}
+
 /// The lines that show `finding`. `folder` is how its folder is to be spelt; `nearest` the planted
-/// bug that it looks like, if there is one.
-pub fn finding_lines(finding: &Finding, nearest: Option<&Nearest>, folder: &Path) -> Vec<String> {
+/// bug that it looks like, if there is one; `again` is how it is seen once more.
+pub fn finding_lines(
+    finding: &Finding,
+    nearest: Option<&Nearest>,
+    folder: &Path,
+    again: &Again,
+) -> Vec<String> {
     let mut lines = violation_lines(&finding.violation);
     if let Some(first) = lines.first_mut() {
         first.insert_str(0, "VIOLATION ");
@@ -25,7 +46,8 @@ pub fn finding_lines(finding: &Finding, nearest: Option<&Nearest>, folder: &Path
         lines.push(nearest_line(nearest));
     }
     let folder = folder.display();
-    lines.push(format!("  again     lbaudit replay {folder}/repro.jsonl"));
+    let Again { command, flags } = again;
+    lines.push(format!("  again     {command} {folder}/repro.jsonl{flags}"));
     lines.push(format!(
         "  by hand   sh {folder}/repro.sh        (curl and dd only; asks before it writes)"
     ));
@@ -141,7 +163,8 @@ mod tests {
             others: Vec::new(),
         };
         let folder = Path::new("lbaudit-runs/latest/finding-1");
-        let text = finding_lines(&finding(1), Some(&nearest), folder).join("\n");
+        let text = finding_lines(&finding(1), Some(&nearest), folder, &Again::on_simulator());
+        let text = text.join("\n");
         assert_eq!(text, include_str!("golden/finding.txt").trim_end());
     }
 

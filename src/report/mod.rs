@@ -19,7 +19,7 @@ pub use campaign::{
 };
 pub use console::{Console, Style};
 pub use coverage::{Reached, coverage_lines};
-pub use finding::{finding_lines, step_lines};
+pub use finding::{Again, finding_lines, step_lines};
 pub use jsonl::JsonLines;
 pub use junit::junit;
 pub use matrix::{BugFigures, MatrixFigures, bug_figures, matrix_figures, matrix_lines};

@@ -52,6 +52,9 @@ pub struct Header {
     /// Legal freedoms that a simulated array takes.
     #[serde(default, skip_serializing_if = "Freedoms::is_none")]
     pub freedoms: Freedoms,
+    /// Whether the simulated array is asked through its HTTPS server instead of in this process.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over_https: bool,
     /// Seed that the scenario was drawn from, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -79,6 +82,7 @@ impl Header {
             clone_full_diff: includes_parent(),
             contents: true,
             freedoms: Freedoms::NONE,
+            over_https: false,
             seed: None,
             origin: origin.to_owned(),
         }

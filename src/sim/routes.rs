@@ -11,8 +11,8 @@ use super::wire::{Cluster, Profile, error_json};
 use super::{SimArray, SimError, legal};
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
@@ -274,14 +274,14 @@ pub(super) struct Api {
     /// Unix time at which the array's clock read zero.
     pub(super) clock_zero: Duration,
     pub(super) notes: Mutex<Notes>,
-    key: TokenKey,
+    key: Arc<TokenKey>,
 }
 
 impl Api {
     /// The API of `array`, found at `addr`.
     pub(super) fn new(
         array: SimArray,
-        key: TokenKey,
+        key: Arc<TokenKey>,
         project: String,
         profile: Profile,
         addr: SocketAddr,
@@ -304,6 +304,13 @@ impl Api {
             notes: Mutex::new(Notes::default()),
             key,
         }
+    }
+
+    /// The API of another array at the same address: its calls are counted anew, and the tokens stay
+    /// good.
+    pub(super) fn of_another(&self, array: SimArray, addr: SocketAddr) -> Api {
+        let key = Arc::clone(&self.key);
+        Api::new(array, key, self.project.clone(), self.profile, addr)
     }
 
     /// The key of its tokens.

@@ -18,7 +18,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -97,8 +97,17 @@ pub struct RunningServer {
     pub ca_pem: String,
     /// A token of the project's administrator, valid for 30 days. Secret.
     pub token: String,
-    api: Arc<Api>,
+    api: Arc<Front>,
     runtime: Option<Runtime>,
+}
+
+/// The API that requests are answered by at the moment.
+struct Front(RwLock<Arc<Api>>);
+
+impl Front {
+    fn now(&self) -> Arc<Api> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl fmt::Debug for RunningServer {
@@ -119,7 +128,13 @@ impl RunningServer {
     /// # Errors
     /// If the system has no random numbers.
     pub fn mint(&self, claims: &Claims) -> Result<String, KeyError> {
-        self.api.key().mint(claims)
+        self.api.now().key().mint(claims)
+    }
+
+    /// Serves another array from the next request on, under the same address, certificate and token.
+    pub fn serve_instead(&self, array: SimArray) {
+        let next = Arc::new(self.api.now().of_another(array, self.addr));
+        *self.api.0.write().unwrap_or_else(PoisonError::into_inner) = next;
     }
 
     /// Ends it, waiting a little for answers under way.
@@ -157,7 +172,8 @@ pub fn start(array: SimArray, config: ServerConfig) -> Result<RunningServer, Ser
     let listener = StdListener::bind(config.listen).map_err(io_error)?;
     listener.set_nonblocking(true).map_err(io_error)?;
     let addr = listener.local_addr().map_err(io_error)?;
-    let api = Arc::new(Api::new(array, key, config.project, config.profile, addr));
+    let api = Api::new(array, Arc::new(key), config.project, config.profile, addr);
+    let api = Arc::new(Front(RwLock::new(Arc::new(api))));
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -181,7 +197,7 @@ pub fn start(array: SimArray, config: ServerConfig) -> Result<RunningServer, Ser
 }
 
 /// Takes connections until the runtime ends.
-async fn accept(listener: TcpListener, tls: TlsAcceptor, api: Arc<Api>) {
+async fn accept(listener: TcpListener, tls: TlsAcceptor, api: Arc<Front>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     // The semaphore is never closed.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
@@ -199,7 +215,7 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, api: Arc<Api>) {
 }
 
 /// Serves one connection to its end. Whatever goes wrong on it concerns that client alone.
-async fn serve_connection(socket: TcpStream, tls: TlsAcceptor, api: Arc<Api>) {
+async fn serve_connection(socket: TcpStream, tls: TlsAcceptor, api: Arc<Front>) {
     if socket.set_nodelay(true).is_err() {
         return;
     }
@@ -207,7 +223,7 @@ async fn serve_connection(socket: TcpStream, tls: TlsAcceptor, api: Arc<Api>) {
         return;
     };
     let service = service_fn(move |request| {
-        let api = Arc::clone(&api);
+        let api = api.now();
         async move { Ok::<_, Infallible>(answer(&api, request).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()

@@ -209,7 +209,7 @@ impl Tracking {
         if bugs.has(Bug::CloneDropsParentData) {
             self.origin.masks.remove(&chunk);
         }
-        let epoch = self.epoch_of_write(moment);
+        let Some(epoch) = self.epoch_of_write(moment) else { return };
         let mask = epoch.masks.entry(chunk).or_default();
         let again = *mask & bits;
         let lost = if lost { bits & !*mask } else { 0 };
@@ -224,21 +224,17 @@ impl Tracking {
         }
     }
 
-    /// Which epoch a write belongs to: the current one.
-    fn epoch_of_write(&mut self, moment: Moment) -> &mut Epoch {
-        let oldest =
-            self.has(Bug::RebornIdInherits) && self.links.len() <= self.planted.inherited_epochs;
+    /// Which epoch a write belongs to: the current one. None: it looks older than any snapshot.
+    fn epoch_of_write(&mut self, moment: Moment) -> Option<&mut Epoch> {
+        let inherited = self.has(Bug::RebornIdInherits)
+            && (1..=self.planted.inherited_epochs).contains(&self.links.len());
+        if inherited {
+            return None;
+        }
         let newest = moment.creating && self.has(Bug::CutRaceLosesWrite);
-        let link = if oldest {
-            self.links.first_mut()
-        } else if newest {
-            self.links.last_mut()
-        } else {
-            None
-        };
-        match link {
-            Some(link) => &mut link.epoch,
-            None => &mut self.current,
+        match self.links.last_mut().filter(|_| newest) {
+            Some(link) => Some(&mut link.epoch),
+            None => Some(&mut self.current),
         }
     }
 

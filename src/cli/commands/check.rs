@@ -1,41 +1,47 @@
-//! `lbaudit check` and `lbaudit soak`: random checking on the simulator. Both run cases, look into
-//! what fails and report; `check` is bounded and ends with its first finding, `soak` goes on.
-//! Not covered: QEMU and real arrays; findings (`super::hunt`).
+//! `lbaudit check` and `lbaudit soak`: random checking. Both run cases, look into what fails and
+//! report; `check` is bounded and ends with its first finding, `soak` goes on. Here on the
+//! simulator. Not covered: QEMU (`super::check_qemu`); findings (`super::hunt`).
 
 use super::hunt::Hunt;
+use super::{check_live, check_qemu};
 use crate::block::{Policy, RunId};
-use crate::campaign::case::{CaseOutcome, run_case};
-use crate::campaign::check::{Campaign, Runner, run_cases};
+use crate::campaign::case::CaseOutcome;
+use crate::campaign::check::{Campaign, Runner, Source, run_cases};
 use crate::campaign::covered::covered;
 use crate::campaign::finding::Investigator;
 use crate::campaign::selftest::Planted;
-use crate::campaign::wired::{over_the_wire, run_wired};
+use crate::campaign::store::RunFolder;
+use crate::campaign::wired::{WiredError, Wires, over_the_wire};
 use crate::cli::Context;
-use crate::cli::args::{Form, OutputArgs};
-use crate::cli::config::Seconds;
+use crate::cli::args::{Backend, Form, OrderArg, OutputArgs, TargetArgs};
+use crate::cli::config::{ConfigError, Seconds, Size};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::select::nearest_of;
+use crate::device::ConsentItem;
 use crate::engine::Event;
 use crate::engine::ShrinkBudget;
-use crate::engine::{CaseName, GENERATOR_VERSION, PROFILES, Profile, generate};
+use crate::engine::{CaseName, GENERATOR_VERSION, Offers, PROFILES, Profile, generate};
 use crate::oracle::{Checks, Reason};
-use crate::report::{CampaignHeader, Reached, header_lines};
+use crate::report::{Again, CampaignHeader, Reached, header_lines};
 use crate::scenario::Scenario;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-/// Cases of `check` if neither cases nor time are given.
+/// Cases of `check` on the simulator if neither cases nor time are given.
 const CASES: u64 = 10_000;
 /// Cases that a thread takes at once: short ones in process, slow ones over the wire.
 const BATCH: u64 = 64;
+/// Of so many cases one goes over the wire.
+const WIRED_SHARE: u64 = 2000;
 /// Runs that shrinking may take at most, whatever its time.
 const SHRINK_RUNS: u64 = 100_000;
+
+const ON_AN_ARRAY: &str = "On an array";
 
 /// Random checking.
 #[derive(Args, Clone, Debug)]
@@ -52,9 +58,40 @@ pub struct CampaignArgs {
     /// Operations of a case at most, not counting those that observe at its end.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ops: Option<u32>,
-    /// What to draw (see `lbaudit list profiles`).
+    /// What to draw (see `lbaudit list profiles`) [default: everything that the target offers].
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub profile: String,
+    /// Which target.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Consent: the last 12 hex digits of a volume's UUID. Needed for each of the two volumes,
+    /// whose data will be destroyed.
+    #[arg(long, value_name = "LAST12", help_heading = ON_AN_ARRAY)]
+    pub destroy: Vec<ConsentItem>,
+    /// How much of the volumes is written [default: 64MiB].
+    #[arg(long, value_name = "SIZE", help_heading = ON_AN_ARRAY)]
+    pub region: Option<Size>,
+    /// Where that part begins [default: 0].
+    #[arg(long, value_name = "SIZE", help_heading = ON_AN_ARRAY)]
+    pub region_at: Option<Size>,
+    /// Read snapshots through clones: volumes made of them, and deleted again, by this run.
+    #[arg(long, help_heading = ON_AN_ARRAY)]
+    pub clones: bool,
+    /// Run exactly this trace, once.
+    #[arg(long, value_name = "FILE", help_heading = ON_AN_ARRAY)]
+    pub scenario: Option<PathBuf>,
+    /// How long a snapshot may take to become Available, or to be gone [default: 180s].
+    #[arg(long, value_name = "TIME", help_heading = ON_AN_ARRAY)]
+    pub snapshot_timeout: Option<Seconds>,
+    /// Order of the bytes of a bitmap.
+    #[arg(long, value_name = "ORDER", default_value = "auto", help_heading = ON_AN_ARRAY)]
+    pub bitmap_order: OrderArg,
+    /// Who plays the array.
+    #[arg(long, value_name = "NAME", default_value = "lightbits")]
+    pub backend: Backend,
+    /// qemu-storage-daemon, if it is not on PATH.
+    #[arg(long, value_name = "PATH")]
+    pub qsd: Option<PathBuf>,
     /// How over-reporting is judged: exact, chunk, granule=N, report-only [default: drawn for each
     /// case, as its array may do].
     #[arg(long, value_name = "POLICY")]
@@ -62,9 +99,9 @@ pub struct CampaignArgs {
     /// Plant this bug (see `lbaudit list bugs`); repeatable.
     #[arg(long, value_name = "BUG")]
     pub plant: Vec<String>,
-    /// How the simulator is reached.
-    #[arg(long, value_name = "HOW", default_value = "inproc")]
-    pub transport: Transport,
+    /// How the simulator is reached [default: in this process, but for one case in 2000].
+    #[arg(long, value_name = "HOW")]
+    pub transport: Option<Transport>,
     /// Threads [default: one a core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub jobs: Option<u32>,
@@ -100,12 +137,11 @@ impl FromStr for Seed {
 }
 
 /// How the simulator is reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Transport {
-    /// As a value in this process.
-    #[default]
+    /// As a value in this process, every case.
     Inproc,
-    /// Through its HTTPS server, with a connection for each case.
+    /// Through its HTTPS server, every case.
     Http,
 }
 
@@ -132,66 +168,198 @@ struct Started<'a> {
     jobs: usize,
     cases: Option<u64>,
     seconds: Option<f64>,
+    notes: &'a [String],
+}
+
+/// What is settled before a target is opened.
+pub(super) struct Job<'a> {
+    pub(super) args: &'a CampaignArgs,
+    pub(super) mode: Mode,
+    pub(super) profile: Profile,
+    pub(super) seed: u64,
+    pub(super) cases: Option<u64>,
+    pub(super) time: Option<Duration>,
+    pub(super) jobs: usize,
+}
+
+impl Job<'_> {
+    /// `profile` is taken if none was named, `cases` bounds a check that nothing else bounds.
+    pub(super) fn new<'a>(
+        args: &'a CampaignArgs,
+        mode: Mode,
+        default_profile: &str,
+        cases: u64,
+    ) -> Result<Job<'a>, Failure> {
+        let named = match args.profile.as_str() {
+            "default" => default_profile,
+            named => named,
+        };
+        let mut profile = profile(named)?;
+        if let Some(ops) = args.ops {
+            profile.steps = (profile.steps.0.min(ops), ops);
+        }
+        check_planted(&args.plant)?;
+        let seed = args.seed.map_or_else(random_seed, |Seed(seed)| Ok(seed))?;
+        let time = args.duration.map(|Seconds(time)| time);
+        let bounded = mode == Mode::Check && time.is_none();
+        let cases = args.cases.or(bounded.then_some(cases));
+        let jobs = match args.jobs {
+            Some(jobs) => usize::try_from(jobs).unwrap_or(1),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        Ok(Job { args, mode, profile, seed, cases, time, jobs })
+    }
+    /// The scenario of a case.
+    pub(super) fn scenario(&self, case: u64) -> Scenario {
+        scenario_of(self.args, &self.profile, CaseName { seed: self.seed, case })
+    }
+}
+
+/// What cases run on.
+pub(super) struct Ground<'g> {
+    /// Its name.
+    pub(super) target: String,
+    /// How over-reporting is judged, if nothing was said and it is not drawn for each case.
+    pub(super) policy: Option<Policy>,
+    /// What it cannot test, and whatever else must be known of it.
+    pub(super) notes: Vec<String>,
+    pub(super) source: &'g Source<'g>,
+    pub(super) runner: &'g Runner<'g>,
+    /// Cases that a thread takes at once.
+    pub(super) batch: u64,
+    /// Set if its runs are dear.
+    pub(super) dear: Option<Dear>,
+}
+
+/// What is different on a target whose runs are dear and need not repeat themselves.
+pub(super) struct Dear {
+    /// Runs that shrinking one finding may take at most.
+    pub(super) runs: u64,
+    /// How often a candidate is run before it counts as not showing the violation.
+    pub(super) tries: u32,
+    /// Cases in a row that cannot be judged before the campaign ends.
+    pub(super) patience: u64,
+    /// How a finding is seen once more.
+    pub(super) again: Again,
 }
 
 /// Runs a campaign.
 ///
 /// # Errors
 /// [`Failure`] for flags that make none, and if its folder cannot be made or written.
-pub fn run(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Result<Exit, Failure> {
-    let mut profile = profile(&args.profile)?;
-    if let Some(ops) = args.ops {
-        profile.steps = (profile.steps.0.min(ops), ops);
+pub fn run(
+    args: &CampaignArgs,
+    mode: Mode,
+    env_token: Option<String>,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
+    match (args.backend, args.target.first_given()) {
+        (Backend::Lightbits, Some(given)) => check_live::run(args, mode, given, env_token, context),
+        (Backend::Lightbits, None) => {
+            refuse_array_flags(args)?;
+            on_simulator(args, mode, context)
+        }
+        (_, Some(given)) => Err(ConfigError::Both("--backend", given).into()),
+        (_, None) => {
+            refuse_array_flags(args)?;
+            check_qemu::run(args, mode, context)
+        }
     }
-    check_planted(&args.plant)?;
-    let seed = args.seed.map_or_else(random_seed, |Seed(seed)| Ok(seed))?;
-    let time = args.duration.map(|Seconds(time)| time);
-    let cases = args.cases.or((mode == Mode::Check && time.is_none()).then_some(CASES));
-    let jobs = match args.jobs {
-        Some(jobs) => usize::try_from(jobs).unwrap_or(1),
-        None => std::thread::available_parallelism().map_or(1, usize::from),
-    };
-    let folder = super::suite::folder(&args.output.run_dir, RunId::random())?;
-    let header = header(args, seed, jobs, cases, time);
-    begin(&header, cases, time, &folder, context)?;
+}
 
-    let source = |case| scenario_of(args, &profile, CaseName { seed, case });
-    let in_process = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
-        run_case(scenario, Checks::ALL, on_event)
-            .unwrap_or_else(|error| CaseOutcome::unknown(Reason::Tool(error.to_string())))
+/// Flags that only mean something on an array, without one.
+fn refuse_array_flags(args: &CampaignArgs) -> Result<(), Failure> {
+    let given = [
+        (!args.destroy.is_empty(), "--destroy"),
+        (args.region.is_some(), "--region"),
+        (args.region_at.is_some(), "--region-at"),
+        (args.clones, "--clones"),
+        (args.scenario.is_some(), "--scenario"),
+        (args.snapshot_timeout.is_some(), "--snapshot-timeout"),
+        (args.bitmap_order != OrderArg::Auto, "--bitmap-order"),
+    ];
+    match given.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag)) {
+        Some(given) => {
+            Err(ConfigError::Incomplete { given, missing: "--endpoint".to_owned() }.into())
+        }
+        None => Ok(()),
+    }
+}
+
+fn on_simulator(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Result<Exit, Failure> {
+    let job = Job::new(args, mode, "default", CASES)?;
+    let source = |case| job.scenario(case);
+    let wires = Wires::new(context.stop.shared_flag());
+    let runner = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+        wires.run(scenario, Checks::ALL, on_event).unwrap_or_else(|error| {
+            CaseOutcome::unknown(match error {
+                WiredError::World(error) => Reason::Tool(error.to_string()),
+                other => Reason::Api(other.to_string()),
+            })
+        })
     };
+    let untestable = "contents of snapshots, rollback, clones, resize, restart and kill, creating and deleting volumes, operations in flight together";
+    let (target, batch, notes) = match args.transport {
+        Some(Transport::Inproc) => ("simulator", BATCH, Vec::new()),
+        Some(Transport::Http) => {
+            ("simulator over https", 1, vec![format!("not testable here: {untestable}")])
+        }
+        None => (
+            "simulator",
+            BATCH,
+            vec![format!("1 case in {WIRED_SHARE} goes through JSON and HTTPS (--transport)")],
+        ),
+    };
+    let target = target.to_owned();
+    let folder = super::suite::folder(&args.output.run_dir, RunId::random())?;
+    let ground =
+        Ground { target, policy: None, notes, source: &source, runner: &runner, batch, dear: None };
+    drive(&job, &ground, &folder, context)
+}
+
+/// Runs the cases of a job on a ground, looks into what fails and reports.
+///
+/// # Errors
+/// If the run's folder cannot be written.
+pub(super) fn drive(
+    job: &Job<'_>,
+    ground: &Ground<'_>,
+    folder: &RunFolder,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
+    let args = job.args;
+    begin(&header(job, ground), job, folder, context)?;
     let stop = context.stop.clone();
-    let flag: Arc<AtomicBool> = stop.shared_flag();
-    let over_https = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
-        run_wired(scenario, Checks::ALL, &flag, on_event)
-            .unwrap_or_else(|error| CaseOutcome::unknown(Reason::Api(error.to_string())))
-    };
-    let (runner, batch): (&Runner<'_>, u64) = match args.transport {
-        Transport::Inproc => (&in_process, BATCH),
-        Transport::Http => (&over_https, 1),
-    };
-    let budget = ShrinkBudget { time: args.shrink_time.0, runs: SHRINK_RUNS };
-    let investigator = Investigator { run: folder.path(), runner, budget, stop: stop.flag() };
+    let runs = ground.dear.as_ref().map_or(SHRINK_RUNS, |dear| dear.runs);
+    let budget = ShrinkBudget { time: args.shrink_time.0, runs };
+    let mut investigator = Investigator::new(folder.path(), ground.runner, budget, stop.flag());
+    if let Some(dear) = &ground.dear {
+        (investigator.tries, investigator.stand_in) = (dear.tries, true);
+    }
     let campaign = Campaign {
-        source: &source,
-        runner,
+        source: ground.source,
+        runner: ground.runner,
         first: 0,
-        cases: cases.unwrap_or(u64::MAX),
-        time,
-        jobs,
-        batch,
+        cases: job.cases.unwrap_or(u64::MAX),
+        time: job.time,
+        jobs: job.jobs,
+        batch: ground.batch,
         stop: stop.flag(),
     };
-    let most = args.max_failures.or((mode == Mode::Check).then_some(1));
-    let mut hunt = Hunt::new(context, &investigator, seed, time, most, &args.output.run_dir);
+    let most = args.max_failures.or((job.mode == Mode::Check).then_some(1));
+    let mut hunt =
+        Hunt::new(context, &investigator, job.seed, job.time, most, &args.output.run_dir);
+    if let Some(dear) = &ground.dear {
+        hunt = hunt.on_target(dear.patience, dear.again.clone());
+    }
     let totals = run_cases(&campaign, &mut hunt);
-    let reached = Reached::of(&covered(&source, campaign.first, totals.cases));
-    hunt.finish(totals, Some(reached), &folder)
+    let reached = Reached::of(&covered(ground.source, campaign.first, totals.cases));
+    hunt.finish(totals, Some(reached), folder)
 }
 
 /// The scenario of a case as the flags want it.
 pub(super) fn scenario_of(args: &CampaignArgs, profile: &Profile, name: CaseName) -> Scenario {
-    let mut scenario = generate(profile, name);
+    let mut scenario = draw(profile, name, args.transport);
     if let Some(policy) = args.policy {
         scenario.header.policy = policy;
         // What the policy forbids is no freedom of an honest array.
@@ -203,10 +371,19 @@ pub(super) fn scenario_of(args: &CampaignArgs, profile: &Profile, name: CaseName
         scenario.header.freedoms.chunk_rounded &= whole_chunks;
     }
     scenario.header.planted.extend(args.plant.iter().cloned());
-    match args.transport {
-        Transport::Inproc => scenario,
-        Transport::Http => over_the_wire(&scenario),
-    }
+    scenario
+}
+
+/// Draws a case and decides how it goes to the simulator: by its number alone, if nothing was said.
+pub(super) fn draw(profile: &Profile, name: CaseName, transport: Option<Transport>) -> Scenario {
+    let scenario = generate(profile, name);
+    let wired = match transport {
+        Some(Transport::Inproc) => false,
+        Some(Transport::Http) => true,
+        // A target that is no simulator is reached in its own way.
+        None => profile.offers.has(Offers::SIMULATED) && name.case.is_multiple_of(WIRED_SHARE),
+    };
+    if wired { over_the_wire(&scenario) } else { scenario }
 }
 
 /// The profile of that name; `default` is the first of all.
@@ -236,35 +413,34 @@ fn random_seed() -> Result<u64, Failure> {
     })
 }
 
-fn header(
-    args: &CampaignArgs,
-    seed: u64,
-    jobs: usize,
-    cases: Option<u64>,
-    time: Option<Duration>,
-) -> CampaignHeader {
-    let budget = match (cases, time) {
+fn header(job: &Job<'_>, ground: &Ground<'_>) -> CampaignHeader {
+    let args = job.args;
+    let budget = match (job.cases, job.time) {
         (Some(cases), Some(time)) => format!("{cases} cases or {} s", time.as_secs()),
         (Some(cases), None) => format!("{cases} cases"),
         (None, Some(time)) => format!("{} s", time.as_secs()),
         (None, None) => "until stopped".to_owned(),
     };
-    let (target, notes) = match args.transport {
-        Transport::Inproc => ("simulator", Vec::new()),
-        Transport::Http => (
-            "simulator over https",
-            vec!["not testable here: contents of snapshots, rollback, clones, resize, restart and kill, creating and deleting volumes, operations in flight together".to_owned()],
-        ),
-    };
+    let mut notes = ground.notes.clone();
+    if let Some(dear) = &ground.dear {
+        let seconds = args.shrink_time.0.as_secs();
+        notes.push(format!(
+            "shrinking a finding takes at most {seconds} s and {} candidates on the target, each run up to {} times",
+            dear.runs, dear.tries
+        ));
+    }
     CampaignHeader {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        target: target.to_owned(),
-        seed,
+        target: ground.target.clone(),
+        seed: job.seed,
         generator: GENERATOR_VERSION,
-        profile: args.profile.clone(),
-        policy: args.policy.map(|policy| policy.to_string()),
+        profile: match args.profile.as_str() {
+            "default" if ground.dear.is_none() => args.profile.clone(),
+            _ => job.profile.name.to_owned(),
+        },
+        policy: args.policy.or(ground.policy).map(|policy| policy.to_string()),
         planted: args.plant.clone(),
-        jobs,
+        jobs: job.jobs,
         budget,
         notes,
     }
@@ -273,9 +449,8 @@ fn header(
 /// Says what will run, on the screen and in the run's folder.
 fn begin(
     header: &CampaignHeader,
-    cases: Option<u64>,
-    time: Option<Duration>,
-    folder: &crate::campaign::store::RunFolder,
+    job: &Job<'_>,
+    folder: &RunFolder,
     context: &mut Context,
 ) -> Result<(), Failure> {
     let started = Started {
@@ -287,8 +462,9 @@ fn begin(
         policy: header.policy.as_deref(),
         planted: &header.planted,
         jobs: header.jobs,
-        cases,
-        seconds: time.map(|time| time.as_secs_f64()),
+        cases: job.cases,
+        seconds: job.time.map(|time| time.as_secs_f64()),
+        notes: &header.notes,
     };
     match context.ui.form {
         Form::Jsonl => context.ui.event(&started),

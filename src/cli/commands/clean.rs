@@ -5,9 +5,10 @@
 //! Not covered: who may delete what (`crate::campaign::cleanup`) and what may be put back
 //! (`crate::campaign::restore`).
 
-use crate::array::{Array, RealClock, Waiting};
+use crate::array::{Array, Clones, RealClock, Waiting};
 use crate::block::{BitmapOrder, VolumeUuid};
 use crate::campaign::cleanup::{self, Leftover, Runs};
+use crate::campaign::clone_cleanup::{LeftoverClone, delete_leftover, leftover_clones};
 use crate::campaign::restore::{StampedBlocks, put_back, stamped_blocks};
 use crate::campaign::store::RunState;
 use crate::cli::Context;
@@ -70,6 +71,16 @@ enum Line {
         #[serde(skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },
+    /// A volume that was made to read a snapshot.
+    Clone {
+        name: String,
+        volume: String,
+        run: String,
+        run_state: &'static str,
+        deleted: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
     /// A mount or a daemon of a process that is gone.
     Local {
         what: &'static str,
@@ -105,6 +116,8 @@ pub fn run(
     };
     lines.extend(blocks(args, array.as_ref().map(|client| client as &dyn Array), context));
     if let Some(client) = &array {
+        // A clone goes before the snapshot it was made of.
+        lines.extend(clones(args, client)?);
         lines.extend(snapshots(args, client, context)?);
     }
     let found = lines.len();
@@ -112,6 +125,7 @@ pub fn run(
         matches!(
             line,
             Line::Snapshot { deleted: true, .. }
+                | Line::Clone { deleted: true, .. }
                 | Line::Local { deleted: true, .. }
                 | Line::Blocks { restored: true, .. }
         )
@@ -143,6 +157,9 @@ fn text(line: &Line) -> String {
             let age = age_seconds.map_or_else(|| "age unknown".to_owned(), age_text);
             let fate = fate(*deleted, why);
             format!("{name}  volume {volume}  {age}  run {run_state}  {fate}")
+        }
+        Line::Clone { name, volume, run_state, deleted, why, .. } => {
+            format!("{name}  clone {volume}  run {run_state}  {}", fate(*deleted, why))
         }
         Line::Blocks { volume, device, run, lbas, restored, why } => {
             let fate = match (restored, why) {
@@ -268,6 +285,32 @@ fn blocks_line(args: &CleanArgs, array: Option<&dyn Array>, blocks: &StampedBloc
     }
 }
 
+/// Clones with this tool's names on the array.
+fn clones(args: &CleanArgs, client: &dyn Clones) -> Result<Vec<Line>, Failure> {
+    let runs = Runs { root: &args.output.run_dir, own: None, delete_unknown: args.unknown_runs };
+    let found = leftover_clones(client, runs)?;
+    let line = |clone: &LeftoverClone| {
+        let done = args.yes.then(|| delete_leftover(client, runs, clone));
+        Line::Clone {
+            name: clone.name.to_string(),
+            volume: clone.volume.to_string(),
+            run: clone.name.run().to_string(),
+            run_state: state_words(clone.run_state),
+            deleted: matches!(done, Some(Ok(()))),
+            why: done.and_then(Result::err),
+        }
+    };
+    Ok(found.iter().map(line).collect())
+}
+
+const fn state_words(state: RunState) -> &'static str {
+    match state {
+        RunState::Alive => "goes on",
+        RunState::Ended => "ended",
+        RunState::Unknown => "unknown",
+    }
+}
+
 /// Snapshots with this tool's names on the array.
 fn snapshots(
     args: &CleanArgs,
@@ -301,11 +344,7 @@ fn snapshot_line(leftover: &Leftover, deleted: bool, why: Option<String>) -> Lin
         uuid: leftover.snapshot.to_string(),
         volume: leftover.volume.to_string(),
         run: leftover.name.run().to_string(),
-        run_state: match leftover.run_state {
-            RunState::Alive => "goes on",
-            RunState::Ended => "ended",
-            RunState::Unknown => "unknown",
-        },
+        run_state: state_words(leftover.run_state),
         age_seconds: leftover.age.map(|age| age.as_secs()),
         deleted,
         why,

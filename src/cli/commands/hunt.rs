@@ -12,7 +12,7 @@ use crate::cli::failure::Failure;
 use crate::engine::CaseName;
 use crate::oracle::{Kind, Verdict};
 use crate::report::{
-    CampaignEnd, Reached, StatusDisplay, end_lines, finding_lines, rate, status_line,
+    Again, CampaignEnd, Reached, StatusDisplay, end_lines, finding_lines, rate, status_line,
 };
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -38,6 +38,12 @@ pub(super) struct Hunt<'h> {
     time: Option<Duration>,
     /// Different findings at most.
     most: Option<u64>,
+    /// Cases in a row that cannot be judged at most.
+    patience: Option<u64>,
+    /// The last case that could not be judged, and how many in a row there were.
+    unjudged: (u64, u64),
+    /// How a finding is seen once more.
+    again: Again,
     /// How the run's folder is spelt in commands.
     latest: PathBuf,
     started: Instant,
@@ -91,12 +97,16 @@ impl<'h> Hunt<'h> {
         let latest = run_dir.strip_prefix("./").unwrap_or(run_dir).join(LATEST);
         let (started, seen, problems) = (Instant::now(), Vec::new(), Vec::new());
         let broken = None;
+        let (patience, unjudged, again) = (None, (0, 0), Again::on_simulator());
         Hunt {
             context,
             investigator,
             seed,
             time,
             most,
+            patience,
+            unjudged,
+            again,
             latest,
             started,
             status,
@@ -104,6 +114,20 @@ impl<'h> Hunt<'h> {
             problems,
             broken,
         }
+    }
+
+    /// For a target that may go away: gives up after `patience` cases in a row that cannot be
+    /// judged. `again` is how a finding is seen once more there.
+    pub(super) fn on_target(self, patience: u64, again: Again) -> Hunt<'h> {
+        Hunt { patience: Some(patience), again, ..self }
+    }
+
+    /// Counts a case that could not be judged; answers whether there is no point in going on.
+    fn cannot_judge(&mut self, case: u64) -> bool {
+        let (last, row) = self.unjudged;
+        let row = if row > 0 && last + 1 == case { row + 1 } else { 1 };
+        self.unjudged = (case, row);
+        self.patience.is_some_and(|most| row >= most)
     }
 
     /// A finding of a new cause is shown and kept; another one of a known cause is counted.
@@ -129,7 +153,7 @@ impl<'h> Hunt<'h> {
             }),
             Form::Text => {
                 let folder = self.latest.join(format!("finding-{}", finding.number));
-                let lines = finding_lines(finding, near.as_ref(), &folder);
+                let lines = finding_lines(finding, near.as_ref(), &folder, &self.again);
                 lines.iter().for_each(|line| self.context.ui.print(line));
             }
         }
@@ -208,6 +232,11 @@ impl Observer for Hunt<'_> {
         if let Verdict::Unknown(reason) = &failure.outcome.verdict {
             if self.problems.len() < PROBLEMS {
                 self.problems.push(format!("case {case}: {reason}"));
+            }
+            if self.cannot_judge(failure.case) {
+                let row = self.unjudged.1;
+                self.problems.push(format!("any more: {row} cases in a row could not be judged"));
+                return ControlFlow::Break(());
             }
             return ControlFlow::Continue(());
         }

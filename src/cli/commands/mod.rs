@@ -2,6 +2,8 @@
 //! Not covered: flags and exit codes, which are one level up.
 
 pub mod check;
+mod check_live;
+mod check_qemu;
 pub mod clean;
 pub mod diff;
 pub mod doctor;

@@ -2,20 +2,22 @@
 //! regressions. `lbaudit shrink`: makes a scenario that shows a violation shorter. Not covered:
 //! other targets than the simulator.
 
-use super::check::{check_planted, profile};
-use crate::campaign::case::{CaseOutcome, run_case};
+use super::check::{check_planted, draw, profile};
+use super::check_qemu;
+use crate::campaign::case::CaseOutcome;
 use crate::campaign::finding::shrink_scenario;
 use crate::campaign::nearest::{nearest, witnesses};
 use crate::campaign::replay::{LoadError, load, regression, traces_in};
 use crate::campaign::store::create_private;
+use crate::campaign::wired::{WiredError, Wires};
 use crate::cli::Context;
-use crate::cli::args::{Form, OutputArgs};
+use crate::cli::args::{Backend, Form, OutputArgs};
 use crate::cli::config::Seconds;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::engine::CaseName;
 use crate::engine::Event;
 use crate::engine::ShrinkBudget;
-use crate::engine::{CaseName, generate};
 use crate::oracle::{Checks, Reason, Verdict};
 use crate::report::{step_lines, violation_lines};
 use crate::scenario::{Scenario, write_trace};
@@ -41,6 +43,12 @@ pub struct ReplayArgs {
     /// The profile that a named case was drawn by.
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub profile: String,
+    /// Who plays the array.
+    #[arg(long, value_name = "NAME", default_value = "lightbits")]
+    pub backend: Backend,
+    /// qemu-storage-daemon, if it is not on PATH.
+    #[arg(long, value_name = "PATH")]
+    pub qsd: Option<PathBuf>,
     /// Where results go.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -106,20 +114,31 @@ pub fn replay(args: &ReplayArgs, context: &mut Context) -> Result<Exit, Failure>
         return folder(args, path, context);
     }
     let mut scenario = match args.what.parse::<CaseName>() {
-        Ok(name) if !path.exists() => generate(&profile(&args.profile)?, name),
+        Ok(name) if !path.exists() => draw(&profile(&args.profile)?, name, None),
         Err(error) if !path.exists() && args.what.contains(':') => {
             return Err(Failure::usage(error.to_string()));
         }
         _ => load(path)?,
     };
     scenario.header.planted.extend(args.plant.iter().cloned());
-    let outcome = run_once(&scenario)?;
-    show(&args.what, &scenario, &outcome, context);
+    let outcome = match args.backend {
+        Backend::Lightbits => run_once(&scenario, context)?,
+        backend => check_qemu::replay(&scenario, backend, args.qsd.clone(), context)?,
+    };
+    let target = match args.backend {
+        Backend::Lightbits => "simulator",
+        backend => check_qemu::name(backend),
+    };
+    show((&args.what, target), &scenario, &outcome, context);
     Ok(exit_of(&outcome.verdict))
 }
 
-fn run_once(scenario: &Scenario) -> Result<CaseOutcome, Failure> {
-    run_case(scenario, Checks::ALL, &mut |_| ()).map_err(no_world)
+fn run_once(scenario: &Scenario, context: &Context) -> Result<CaseOutcome, Failure> {
+    let wires = Wires::new(context.stop.shared_flag());
+    wires.run(scenario, Checks::ALL, &mut |_| ()).map_err(|error| match error {
+        WiredError::World(error) => no_world(error),
+        other => Failure::could_not(other.to_string()),
+    })
 }
 
 fn no_world(error: SimError) -> Failure {
@@ -135,7 +154,12 @@ fn exit_of(verdict: &Verdict) -> Exit {
     }
 }
 
-fn show(name: &str, scenario: &Scenario, outcome: &CaseOutcome, context: &mut Context) {
+fn show(
+    (name, target): (&str, &str),
+    scenario: &Scenario,
+    outcome: &CaseOutcome,
+    context: &mut Context,
+) {
     let (verdict, kinds, notes) = match &outcome.verdict {
         Verdict::Pass => ("pass", Vec::new(), Vec::new()),
         Verdict::Fail(violations) => (
@@ -162,7 +186,7 @@ fn show(name: &str, scenario: &Scenario, outcome: &CaseOutcome, context: &mut Co
         names => format!("  planted={}", names.join(",")),
     };
     context.ui.print(&format!(
-        "lbaudit {}  target=simulator  replay={name}{planted}",
+        "lbaudit {}  target={target}  replay={name}{planted}",
         env!("CARGO_PKG_VERSION")
     ));
     let upto = outcome.failed_at.map_or(scenario.steps.len(), |at| at + 1);
@@ -236,7 +260,7 @@ fn folder(args: &ReplayArgs, path: &Path, context: &mut Context) -> Result<Exit,
 /// [`Failure`] if there is nothing to shrink, or the result cannot be written.
 pub fn shrink(args: &ShrinkArgs, context: &mut Context) -> Result<Exit, Failure> {
     let scenario = load(&args.file)?;
-    let outcome = run_once(&scenario)?;
+    let outcome = run_once(&scenario, context)?;
     let Some(found) = outcome.verdict.violation() else {
         let file = args.file.display();
         return Err(Failure::could_not(format!(
@@ -249,8 +273,10 @@ pub fn shrink(args: &ShrinkArgs, context: &mut Context) -> Result<Exit, Failure>
         Failure::could_not(format!("cannot write {to}: {error}; {flag}"))
     };
     let mut file = create_private(&to).map_err(cannot)?;
+    let wires = Wires::new(context.stop.shared_flag());
     let runner = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
-        run_case(scenario, Checks::ALL, on_event)
+        wires
+            .run(scenario, Checks::ALL, on_event)
             .unwrap_or_else(|error| CaseOutcome::unknown(Reason::Tool(error.to_string())))
     };
     let budget = ShrinkBudget { time: args.shrink_time.0, runs: SHRINK_RUNS };
@@ -271,8 +297,8 @@ pub fn shrink(args: &ShrinkArgs, context: &mut Context) -> Result<Exit, Failure>
         });
         return Ok(Exit::Passed);
     }
-    let again = run_once(&shrunk.scenario)?;
-    show(&to.display().to_string(), &shrunk.scenario, &again, context);
+    let again = run_once(&shrunk.scenario, context)?;
+    show((&to.display().to_string(), "simulator"), &shrunk.scenario, &again, context);
     let cut = if shrunk.finished { "" } else { ", not to the end" };
     context.ui.print(&format!(
         "shrunk {before} -> {operations} operations ({} runs, {seconds:.1}s{cut})",

@@ -272,6 +272,7 @@ fn on_array(
         waiting: waits,
         ledger: &ledger,
         journal: &journal,
+        region: None,
     };
     let (policy, ui) = (config.policy, &context.ui);
     let armed = volumes::arm(&port, opened, shapes, &mut model, policy, &context.stop, ui)?;

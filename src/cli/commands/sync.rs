@@ -117,6 +117,7 @@ pub fn run(
         waiting,
         ledger: &ledger,
         journal: &journal,
+        region: None,
     };
     let mut model = Model::new(run_id, &shapes, array.capabilities());
     let ui = &context.ui;

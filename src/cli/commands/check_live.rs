@@ -1,0 +1,294 @@
+//! `check` and `soak` on a real array: guards, consent and handshake as in the suite, cases in one
+//! region, every snapshot deleted at the end. Not covered: how a case runs there
+//! (`crate::campaign::live`).
+
+use super::check::{CampaignArgs, Dear, Ground, Job, Mode, drive, scenario_of};
+use super::suite::{clean_command, folder};
+use crate::array::{Array, BlockDevice, RealClock, Waiting};
+use crate::block::{BitmapOrder, BlockSize, Extent, Lba, LbaCount, Policy, Role, RunId};
+use crate::campaign::clone_reader::{CloneReader, Device};
+use crate::campaign::journal::{Journal, Journalled, JournalledClones};
+use crate::campaign::live::{LiveBench, Region};
+use crate::campaign::replay::load;
+use crate::cli::config::{ConfigError, Connection, Size, Volumes};
+use crate::cli::connect::{INSECURE, connect};
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::{Context, volumes};
+use crate::device::{Host, ReadOnlyDevice};
+use crate::engine::{CaseName, Event, Ledger, Profile};
+use crate::model::Model;
+use crate::oracle::Checks;
+use crate::report::Again;
+use crate::scenario::Scenario;
+use crate::sim::Bug;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Cases of `check` if neither cases nor time are given.
+const CASES: u64 = 50;
+/// How much of the volumes is written, if it is not said.
+const REGION: LbaCount = LbaCount::mib(64);
+/// How long a snapshot may take, if it is not said.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// Candidates that shrinking one finding may run.
+const SHRINK_RUNS: u64 = 100;
+/// How often a candidate is run: an array's answers need not repeat themselves.
+const TRIES: u32 = 1;
+/// Cases in a row that cannot be judged before there is no point in going on.
+const GIVE_UP_AFTER: u64 = 3;
+
+/// Runs a campaign. `given` is the first flag that names the target.
+///
+/// # Errors
+/// [`Failure`] if it did not come to a single case.
+pub(super) fn run(
+    args: &CampaignArgs,
+    mode: Mode,
+    given: &'static str,
+    env_token: Option<String>,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
+    let wanted = args.target.volumes()?;
+    let connection = args.target.connection(env_token, &["--source-uuid", "--target-uuid"])?;
+    let mut job = Job::new(args, mode, richest(args), CASES)?;
+    refuse(args, &job.profile, given)?;
+    let at = region(args)?;
+    job.profile.lens = lens(at.len_lbas())?;
+    job.jobs = 1;
+    let loaded = args.scenario.as_deref().map(load).transpose()?;
+    if loaded.is_some() {
+        job.cases = Some(1);
+    }
+    on_array(&job, (&connection, &wanted), at, loaded, context)
+}
+
+/// The profile of everything that the target offers.
+const fn richest(args: &CampaignArgs) -> &'static str {
+    if args.clones { "live-clones" } else { "live" }
+}
+
+/// The part of the volumes that is written.
+fn region(args: &CampaignArgs) -> Result<Extent, Failure> {
+    let lbas = |size: Size, flag: &str| {
+        let bytes = size.0.get();
+        let chunk = BlockSize::DEVICE.bytes() * crate::block::CHUNK_LBAS;
+        match bytes.is_multiple_of(chunk) {
+            true => Ok(LbaCount::new(bytes / BlockSize::DEVICE.bytes())),
+            false => Err(Failure::usage(format!("{flag} must be a multiple of 256KiB"))),
+        }
+    };
+    let len = args.region.map_or(Ok(REGION), |size| lbas(size, "--region"))?;
+    let start = args.region_at.map_or(Ok(LbaCount::ZERO), |size| lbas(size, "--region-at"))?;
+    Extent::new(Lba::new(start.get()), len)
+        .ok_or_else(|| Failure::usage("--region must be at least 8MiB"))
+}
+
+/// Sizes that cases may be drawn for in a region of that size.
+fn lens(region: LbaCount) -> Result<&'static [u64], Failure> {
+    match region.get() {
+        // Some cases add a partial chunk.
+        8256.. => Ok(&[4096, 8192, 2048]),
+        4160.. => Ok(&[4096, 2048]),
+        2112.. => Ok(&[2048]),
+        2048.. => Ok(&[1024]),
+        _ => Err(Failure::usage("--region must be at least 8MiB")),
+    }
+}
+
+/// Refuses what has no meaning on an array.
+fn refuse(args: &CampaignArgs, profile: &Profile, given: &'static str) -> Result<(), Failure> {
+    if args.transport.is_some() {
+        return Err(ConfigError::Both("--transport", given).into());
+    }
+    if args.jobs.is_some_and(|jobs| jobs > 1) {
+        return Err(Failure::usage(
+            "--jobs: on an array one case runs at a time, for one snapshot is in the making at a time",
+        ));
+    }
+    if let Some(bug) = args.plant.iter().find(|name| Bug::from_name(name).is_some()) {
+        return Err(Failure::usage(format!(
+            "`{bug}` is a bug of the simulated array: plant it with `lbaudit sim serve --plant {bug}`, or run without target flags"
+        )));
+    }
+    let offered = Profile::by_name(richest(args)).map(|live| live.offers);
+    let fits = offered.is_some_and(|offered| offered.has(profile.offers));
+    if !fits || profile.block != BlockSize::DEVICE {
+        return Err(Failure::usage(format!(
+            "profile `{}` draws what an array does not offer; take {}",
+            profile.name,
+            richest(args)
+        )));
+    }
+    Ok(())
+}
+
+fn on_array(
+    job: &Job<'_>,
+    (connection, wanted): (&Connection, &Volumes),
+    at: Extent,
+    loaded: Option<Scenario>,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
+    let args = job.args;
+    let order = args.bitmap_order.order().unwrap_or(BitmapOrder::Little);
+    let client = connect(connection, order, context)?.client;
+    let footprint = LbaCount::new(at.end().get());
+    let opened = volumes::open(&client, wanted, &args.destroy, footprint, &mut context.ui)?;
+    let shapes = volumes::shapes(&opened.infos, false);
+    let region = Region::new(at, shapes.clone())
+        .ok_or_else(|| Failure::usage("the region does not lie in both volumes: see --region"))?;
+    let run_id = RunId::random();
+    let folder = folder(&args.output.run_dir, run_id)?;
+    let journal = Journal::create(&folder.path().join("journal.jsonl"), run_id)
+        .map_err(|error| Failure::could_not(format!("cannot keep a journal: {error}")))?;
+    let plain = Journalled::new(&client, &journal);
+    let (clock, ledger, stop) = (RealClock::new(), Ledger::new(run_id), context.stop.clone());
+    let clean = clean_command(connection, wanted, &args.output.run_dir);
+    stop.on_second(clean.clone());
+    let limit = args.snapshot_timeout.map_or(PATIENCE, |time| time.0);
+    let waiting = Waiting { available: limit, gone: limit, stop: stop.flag() };
+    let open = |volume, bytes| {
+        let opened = ReadOnlyDevice::of_volume(&Host::default().sysfs, volume, bytes)?;
+        Some(opened.map(|device| Box::new(device) as Device))
+    };
+    let clones = JournalledClones::new(&client, &journal);
+    let reader = CloneReader::new((&plain, clones), &open, &ledger, (&clock, waiting));
+    let array: &dyn Array = if args.clones { &reader } else { &plain };
+    let port = volumes::RunPort {
+        array,
+        clock: &clock,
+        waiting,
+        ledger: &ledger,
+        journal: &journal,
+        region: Some(at),
+    };
+    let mut notes = vec![
+        format!(
+            "{} as {}",
+            connection.endpoints.join(", "),
+            volumes::title(&opened.infos[0], &opened.source)
+        ),
+        format!("writes {} LBAs from {}", at.len_lbas(), at.start()),
+        format!("not testable here: {}", array.capabilities().not_testable().join(", ")),
+    ];
+    notes.extend(connection.tls.insecure.then(|| INSECURE.to_owned()));
+    // The handshake's writes are of its own model: each case begins with what is unknown.
+    let mut model = Model::new(run_id, &shapes, array.capabilities());
+    let policy = args.policy.unwrap_or(Policy::Chunk);
+    let armed =
+        volumes::arm(&port, opened, shapes, &mut model, policy, &context.stop, &context.ui)?;
+    notes.extend(armed.notes.iter().cloned());
+    notes.extend(armed.findings.iter().map(|finding| format!("handshake: {finding}")));
+    let bench = LiveBench {
+        array,
+        volumes: BTreeMap::from([
+            (Role::Source, (wanted.source, &armed.source as &dyn BlockDevice)),
+            (Role::Target, (wanted.target, &armed.target as &dyn BlockDevice)),
+        ]),
+        clock: &clock,
+        waiting,
+        ledger: &ledger,
+        region,
+        turn: Mutex::new(()),
+    };
+    let source = |case| match &loaded {
+        Some(scenario) => scenario.clone(),
+        None => {
+            let name = CaseName { seed: job.seed, case };
+            let mut scenario = bench.region.place(scenario_of(args, &job.profile, name), case);
+            scenario.header.policy = policy;
+            scenario
+        }
+    };
+    let runner = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+        bench.run(scenario, Checks::ALL, on_event)
+    };
+    let again = Again {
+        command: "lbaudit check --scenario".to_owned(),
+        flags: again_flags(job, connection, wanted, at),
+    };
+    let dear = Dear { runs: SHRINK_RUNS, tries: TRIES, patience: GIVE_UP_AFTER, again };
+    let ground = Ground {
+        target: "lightbits".to_owned(),
+        policy: Some(policy),
+        notes,
+        source: &source,
+        runner: &runner,
+        batch: 1,
+        dear: Some(dear),
+    };
+    let exit = drive(job, &ground, &folder, context);
+    volumes::sweep(&port);
+    if client.retries() > 0 {
+        context.ui.say(&format!("note: {} calls had to be repeated", client.retries()));
+    }
+    let left = ledger.live().len() + journal.open_clones().len();
+    if left > 0 {
+        context.ui.say(&format!(
+            "{left} snapshots and clones of this run are on the array; to delete them: {clean}"
+        ));
+    }
+    let exit = exit?;
+    let exit = if armed.findings.is_empty() { exit } else { exit.or(Exit::Violation) };
+    Ok(if left > 0 { exit.or(Exit::Nothing) } else { exit })
+}
+
+/// The flags that run a finding's scenario again on this array. They never hold the token.
+fn again_flags(job: &Job<'_>, connection: &Connection, wanted: &Volumes, at: Extent) -> String {
+    let mut flags = String::new();
+    let mut add = |flag: &str, value: &dyn std::fmt::Display| {
+        // Writing to a String cannot fail.
+        let _ = write!(flags, " {flag} {value}");
+    };
+    connection.endpoints.iter().for_each(|endpoint| add("--endpoint", endpoint));
+    if connection.project != "default" {
+        add("--project", &connection.project);
+    }
+    connection.tls.pins.iter().for_each(|pin| add("--pin-sha256", pin));
+    if let Some(path) = &connection.tls.ca_file {
+        add("--ca-file", &path.display());
+    }
+    for (uuid, device, (uuid_flag, device_flag)) in [
+        (wanted.source, &wanted.source_device, ("--source-uuid", "--source-device")),
+        (wanted.target, &wanted.target_device, ("--target-uuid", "--target-device")),
+    ] {
+        add(uuid_flag, &uuid);
+        if let Some(device) = device {
+            add(device_flag, &device.display());
+        }
+    }
+    let bytes = |lbas: u64| lbas * BlockSize::DEVICE.bytes();
+    add("--region", &bytes(at.len_lbas().get()));
+    if at.start() > Lba::new(0) {
+        add("--region-at", &bytes(at.start().get()));
+    }
+    for bug in &job.args.plant {
+        add("--plant", bug);
+    }
+    for (is_given, flag) in
+        [(job.args.clones, " --clones"), (connection.tls.insecure, " --insecure")]
+    {
+        if is_given {
+            flags.push_str(flag);
+        }
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_are_drawn_for_sizes_that_fit_the_region() {
+        for mib in [8, 15, 16, 31, 32, 64, 4096] {
+            let region = LbaCount::mib(mib);
+            let lens = lens(region).expect("large enough");
+            assert!(lens.iter().all(|len| *len + 64 <= region.get()), "{mib} MiB: {lens:?}");
+        }
+        assert!(lens(LbaCount::new(2047)).is_err());
+    }
+}

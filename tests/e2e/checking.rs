@@ -1,0 +1,200 @@
+//! Random checking from outside: against an array with devices, on QEMU, over HTTPS.
+
+use crate::support::{Attach, Home, Server, left_out, loops_work, on_path, until};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// A short campaign on the array of `server`.
+fn check(server: &Server, flags: &[&str]) -> Vec<String> {
+    let flags = [&["--region", "16MiB", "--output", "jsonl"], flags].concat();
+    server.target().args(&["check"], &flags)
+}
+
+fn qemu_works() -> bool {
+    let works = on_path("qemu-storage-daemon") && on_path("qemu-img");
+    if !works {
+        left_out("there is no qemu-storage-daemon");
+    }
+    works
+}
+
+fn last(lines: &[Value]) -> &Value {
+    lines.last().unwrap()
+}
+
+#[test]
+fn an_honest_array_is_clean_and_no_snapshot_is_left() {
+    if !loops_work() {
+        return;
+    }
+    let home = Home::new();
+    let server = Server::start(&home, Attach::Loop, &[]);
+    let run = home.run(&check(&server, &["--cases", "8", "--seed", "1"]), Some(&server.token));
+    run.assert_code(0);
+    let lines = run.json();
+    assert_eq!(lines[0]["target"], "lightbits", "{run}");
+    assert_eq!(lines[0]["profile"], "live", "{run}");
+    assert_eq!(last(&lines)["cases"], 8, "{run}");
+    assert_eq!(last(&lines)["violations"], 0, "{run}");
+    assert!(last(&lines)["diffs"].as_u64().unwrap() > 8, "{run}");
+    assert_eq!(server.api().snapshot_names(), [""; 0], "{run}");
+    home.assert_no_file_holds(&server.token);
+    server.stop(Signal::TERM);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn planted_bugs_of_an_array_are_found_shrunk_and_seen_again_by_the_printed_command() {
+    if !loops_work() {
+        return;
+    }
+    for bug in ["discard-untracked", "bit63-dropped"] {
+        let home = Home::new();
+        let server = Server::start(&home, Attach::Loop, &["--plant", bug]);
+        let flags = ["--cases", "60", "--seed", "1", "--shrink-time", "20s"];
+        let run = home.run(&check(&server, &flags), Some(&server.token));
+        run.assert_code(1);
+        let lines = run.json();
+        let finding = lines.iter().find(|line| line["event"] == "finding").unwrap();
+        assert_eq!(finding["kind"], "missed", "{run}");
+        assert!(finding["operations"].as_u64() < finding["operations_before"].as_u64(), "{run}");
+        assert_eq!(finding["reproduced"], "3/3", "{run}");
+        assert_eq!(server.api().snapshot_names(), [""; 0], "{run}");
+        let trace = format!("{}/repro.jsonl", finding["path"].as_str().unwrap());
+        let again = check(&server, &["--scenario", &trace]);
+        let again = home.run(&again, Some(&server.token));
+        again.assert_code(1);
+        assert_eq!(last(&again.json())["cases"], 1, "{again}");
+        server.stop(Signal::TERM);
+        home.assert_nothing_left();
+    }
+}
+
+#[test]
+fn without_consent_or_with_flags_that_do_not_fit_nothing_is_done() {
+    if !loops_work() {
+        return;
+    }
+    let home = Home::new();
+    let server = Server::start(&home, Attach::Loop, &[]);
+    let target = server.target();
+    let run = |args: &[String]| home.run(args, Some(&server.token));
+    let unasked = run(&target.reading().args(&["check"], &["--cases", "1"]));
+    unasked.assert_code(2);
+    assert!(unasked.stderr.contains("--destroy"), "{unasked}");
+    for (flags, word) in [
+        (&["--plant", "bit63-dropped"][..], "sim serve --plant"),
+        (&["--jobs", "2"], "one case runs at a time"),
+        (&["--profile", "bounds"], "take live"),
+        (&["--region", "4MiB"], "8MiB"),
+        (&["--region", "5000"], "256KiB"),
+        (&["--region", "64MiB", "--region-at", "1TiB"], "give a larger volume"),
+        (&["--backend", "qemu"], "--backend"),
+        (&["--transport", "http"], "--transport"),
+    ] {
+        let refused = run(&target.args(&["check"], flags));
+        refused.assert_code(2);
+        assert!(refused.stderr.contains(word), "{word}: {refused}");
+    }
+    for flag in ["--region", "--region-at", "--snapshot-timeout", "--scenario"] {
+        let value = if flag == "--snapshot-timeout" { "5s" } else { "64MiB" };
+        let refused = home.run(&["check", flag, value], None);
+        refused.assert_code(2);
+        assert!(refused.stderr.contains("--endpoint"), "{refused}");
+    }
+    assert_eq!(server.api().snapshot_names(), [""; 0]);
+    server.stop(Signal::TERM);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn ctrl_c_on_an_array_deletes_every_snapshot_within_ten_seconds() {
+    if !loops_work() {
+        return;
+    }
+    let home = Home::new();
+    let server = Server::start(&home, Attach::Loop, &[]);
+    let args = check(&server, &["--duration", "120s", "--seed", "1"]);
+    let mut run = home.start(&args, Some(&server.token));
+    // The handshake takes six; more come only with the first cases.
+    let mut seen = std::collections::BTreeSet::new();
+    until("cases take snapshots", Duration::from_secs(60), || {
+        assert!(!run.has_ended(), "the run ended too soon");
+        seen.extend(server.api().snapshot_names());
+        (seen.len() > 8 && !server.api().snapshot_names().is_empty()).then_some(())
+    });
+    let pressed = Instant::now();
+    run.signal(Signal::INT);
+    let run = run.finish();
+    run.assert_code(130);
+    assert!(pressed.elapsed() < Duration::from_secs(10), "{run}");
+    assert_eq!(server.api().snapshot_names(), [""; 0], "{run}");
+    server.stop(Signal::TERM);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn qemu_is_clean_and_its_non_atomic_cut_is_found() {
+    if !qemu_works() {
+        return;
+    }
+    let home = Home::new();
+    let flags = ["check", "--seed", "1", "--output", "jsonl", "--shrink-time", "20s"];
+    let run = home.run(&[&flags[..], &["--backend", "qemu", "--cases", "12"]].concat(), None);
+    run.assert_code(0);
+    let lines = run.json();
+    assert_eq!((&lines[0]["target"], &last(&lines)["cases"]), (&"qemu".into(), &12.into()));
+    let racing = [&flags[..], &["--backend", "qemu-nonatomic", "--cases", "300"]].concat();
+    let run = home.run(&racing, None);
+    run.assert_code(1);
+    let lines = run.json();
+    let finding = lines.iter().find(|line| line["event"] == "finding").unwrap();
+    assert_eq!(finding["kind"], "missed", "{run}");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn ctrl_c_on_qemu_leaves_no_daemon_and_a_missing_one_is_said() {
+    let home = Home::new();
+    let missing = ["check", "--backend", "qemu", "--qsd", "/nowhere/qemu-storage-daemon"];
+    let missing = home.run(&missing, None);
+    missing.assert_code(3);
+    assert!(missing.stderr.contains("/nowhere/qemu-storage-daemon"), "{missing}");
+    if !qemu_works() {
+        return;
+    }
+    let mut run = home.start(&["soak", "--backend", "qemu", "--seed", "1"], None);
+    until("a daemon runs", Duration::from_secs(60), || {
+        assert!(!run.has_ended(), "the run ended too soon");
+        (!home.left_behind().iter().all(|left| left.contains("lbaudit"))).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let pressed = Instant::now();
+    run.signal(Signal::INT);
+    let run = run.finish();
+    run.assert_code(130);
+    assert!(pressed.elapsed() < Duration::from_secs(10), "{run}");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn cases_over_https_have_the_same_digest_on_any_number_of_threads() {
+    let home = Home::new();
+    let digest = |flags: &[&str]| {
+        let flags = [&["check", "--seed", "1", "--output", "jsonl"], flags].concat();
+        let run = home.run(&flags, None);
+        run.assert_code(0);
+        let lines = run.json();
+        (last(&lines)["digest"].clone(), last(&lines)["operations"].clone(), lines[0].to_string())
+    };
+    for flags in [&["--transport", "http", "--cases", "24"][..], &["--cases", "2001"]] {
+        let one = digest(&[flags, &["--jobs", "1"]].concat());
+        let three = digest(&[flags, &["--jobs", "3"]].concat());
+        assert_eq!((&one.0, &one.1), (&three.0, &three.1), "{flags:?}");
+        assert!(flags.len() > 2 || one.2.contains("1 case in 2000"), "it is said: {}", one.2);
+    }
+    let none = digest(&["--cases", "2001", "--transport", "inproc"]);
+    assert!(!none.2.contains("2000"), "{}", none.2);
+    assert_ne!(none.0, digest(&["--cases", "2001"]).0, "two cases go over the wire");
+}
