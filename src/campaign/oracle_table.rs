@@ -12,12 +12,14 @@ use crate::scenario::Scenario;
 use crate::sim::SimError;
 use std::sync::atomic::AtomicBool;
 
-/// What is left where no model says what must be reported, read and copied.
+/// What is left where no model says what must be reported, read and copied, nor on which side of a
+/// cut an operation is.
 pub const LAWS: Checks = Checks::ALL
     .without(CheckId::Missed)
     .without(CheckId::Leaked)
     .without(CheckId::Content)
-    .without(CheckId::Copied);
+    .without(CheckId::Copied)
+    .without(CheckId::CutLaw);
 
 /// One check, and the bugs whose witness only it shows to be wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,31 +39,31 @@ impl CheckRow {
     }
 }
 
-/// A bug, and the check that alone kills it: with the model, by the laws.
-type Alone = (Planted, Option<CheckId>, Option<CheckId>);
+/// A bug, and the checks without any of which it survives: with the model, by the laws.
+type Alone = (Planted, Vec<CheckId>, Vec<CheckId>);
 
 fn fails(scenario: &Scenario, checks: Checks) -> Result<bool, SimError> {
     let outcome = run_case(scenario, checks, &mut |_| ())?;
     Ok(matches!(outcome.verdict, Verdict::Fail(_)))
 }
 
-/// The check without which these would find nothing wrong any more.
-fn only_check(scenario: &Scenario, checks: Checks) -> Result<Option<CheckId>, SimError> {
-    if !fails(scenario, checks)? {
-        return Ok(None);
-    }
-    for check in CheckId::ALL.into_iter().filter(|&check| checks.has(check)) {
-        if !fails(scenario, checks.without(check))? {
-            return Ok(Some(check));
+/// The checks that these cannot do without: two, if one says what another then needs.
+fn needed_checks(scenario: &Scenario, checks: Checks) -> Result<Vec<CheckId>, SimError> {
+    let mut needed = Vec::new();
+    if fails(scenario, checks)? {
+        for check in CheckId::ALL.into_iter().filter(|&check| checks.has(check)) {
+            if !fails(scenario, checks.without(check))? {
+                needed.push(check);
+            }
         }
     }
-    Ok(None)
+    Ok(needed)
 }
 
 fn alone(bug: Planted) -> Result<Alone, SimError> {
-    let Some(mut scenario) = witness(bug.name()) else { return Ok((bug, None, None)) };
+    let Some(mut scenario) = witness(bug.name()) else { return Ok((bug, vec![], vec![])) };
     scenario.header.planted = vec![bug.name().to_owned()];
-    Ok((bug, only_check(&scenario, Checks::ALL)?, only_check(&scenario, LAWS)?))
+    Ok((bug, needed_checks(&scenario, Checks::ALL)?, needed_checks(&scenario, LAWS)?))
 }
 
 /// The table, in the order of the checks; ends early, with fewer bugs, when `stop` is set.
@@ -72,14 +74,14 @@ pub fn oracle_table(stop: &AtomicBool) -> Result<Vec<CheckRow>, SimError> {
     let killed: Vec<Alone> =
         in_order(&Planted::all(), stop, alone).into_iter().collect::<Result<_, _>>()?;
     let rows = CheckId::ALL.into_iter().map(|check| {
-        let names = |of: &dyn Fn(&Alone) -> Option<CheckId>| {
-            let by = killed.iter().filter(|row| of(row) == Some(check));
+        let names = |of: &dyn Fn(&Alone) -> &[CheckId]| {
+            let by = killed.iter().filter(|row| of(row).contains(&check));
             by.map(|(bug, ..)| bug.name()).collect::<Vec<_>>()
         };
         CheckRow {
             check,
-            alone: names(&|row| row.1),
-            alone_of_laws: LAWS.has(check).then(|| names(&|row| row.2)),
+            alone: names(&|row| &row.1),
+            alone_of_laws: LAWS.has(check).then(|| names(&|row| &row.2)),
         }
     });
     Ok(rows.collect())
