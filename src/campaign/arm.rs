@@ -17,7 +17,7 @@ use crate::block::{
 use crate::device::{
     Armed, GuardRefusal, HandshakeProof, Identified, Identity, SavedBlocks, StampDevice,
 };
-use crate::engine::{Answers, Event, Ledger, Pipeline, Sut, SutVolume, run_answered};
+use crate::engine::{Answers, Event, Ledger, Pipeline, Recorded, Sut, SutVolume, run_answered};
 use crate::model::Model;
 use crate::oracle::{CheckId, Checks, Reason, Verdict, Violation};
 use crate::scenario::{Header, Label, Op, Scenario};
@@ -66,7 +66,7 @@ pub enum ArmError {
         /// The device.
         path: PathBuf,
         /// The LBAs.
-        at: LbaSet,
+        at: Box<LbaSet>,
         /// The file that has the old bytes.
         journal: PathBuf,
         /// What went wrong.
@@ -256,7 +256,7 @@ impl Handshake<'_> {
     ) -> Result<(), ArmError> {
         port.restore(at).map_err(|source| ArmError::NotRestored {
             path: device.path().to_owned(),
-            at: at.clone(),
+            at: Box::new(at.clone()),
             journal: self.journal.path().to_owned(),
             source,
         })?;
@@ -292,6 +292,7 @@ impl Handshake<'_> {
             ledger: self.ledger,
             pipeline,
             checks,
+            record: Recorded::Nothing,
         };
         let scenario = Scenario::new(header, ops);
         run_answered(&scenario, model, &mut sut, &mut |event| (self.watch)(&event))

@@ -29,6 +29,7 @@ pub mod live;
 pub mod nearest;
 pub mod oracle_table;
 pub mod qemu_cases;
+pub mod record;
 pub mod replay;
 pub mod restore;
 pub mod selftest;
