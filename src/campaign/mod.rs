@@ -27,6 +27,7 @@ pub mod inproc;
 pub mod journal;
 pub mod live;
 pub mod nearest;
+pub mod oracle_table;
 pub mod qemu_cases;
 pub mod record;
 pub mod replay;

@@ -80,7 +80,8 @@ pub fn witness(name: &str) -> Option<Scenario> {
         "seek-overflow-32bit" => WIDE_LEN,
         _ => LEN,
     };
-    let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(len), fresh: true };
+    let fresh = name != "older-data-forgotten";
+    let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(len), fresh };
     let volumes = [Role::Source, Role::Target, Role::Neighbour].map(|role| (role, shape)).into();
     let origin = format!("witness of {name}");
     let mut header = Header { page_limit: Some(1), ..Header::new(volumes, Policy::Exact, &origin) };
@@ -197,6 +198,18 @@ fn shape(name: &str) -> Option<Vec<Op>> {
 fn life(name: &str) -> Option<Vec<Op>> {
     Some(match name {
         "snapshot-not-frozen" => vec![w(3, 1), s(0), w(3, 1), read(Some(0), 3, 1)],
+        "rewrites-only-in-long-diffs" => {
+            let same = Op::Rewrite { at: Extent::lbas(3, 1) };
+            let asked = [diff(1, 0), diff(2, 1), diff(2, 0)];
+            [w(3, 1), s(0), same, s(1), s(2)].into_iter().chain(asked).collect()
+        }
+        "inside-walk-elides-rewrites" => {
+            let same = Op::Rewrite { at: Extent::lbas(3, 1) };
+            let (snap, base) = (Label(1), Some(Label(0)));
+            let inside = Op::Diff { snap, base, from: Lba::new(1), between_pages: None };
+            vec![w(3, 1), s(0), same, s(1), diff(1, 0), inside]
+        }
+        "older-data-forgotten" => vec![s(0), full(0)],
         "self-diff-empty" => vec![s(0), diff(0, 0)],
         "deleted-base-answers" => vec![s(0), s(1), x(0), diff(1, 0)],
         "reversed-ends-empty" => vec![s(0), w(3, 1), s(1), diff(0, 1)],

@@ -5,11 +5,13 @@
 //! Not covered: whether a candidate still shows anything (`super::shrink`).
 
 use super::shrink_parts::{each_extent, each_label, each_op};
-use crate::block::{Extent, Lba, Role};
-use crate::scenario::{Label, Op, Scenario, Step, SyncSource};
+use crate::block::{Extent, Freedoms, Lba, Role};
+use crate::scenario::{Header, Label, Op, Scenario, Step, SyncSource};
 
 /// Longer scenarios are left to the plain candidates first.
 const STEPS: usize = 14;
+/// Places of the freedoms that are tried.
+const SEEDS: u64 = 12;
 /// Snapshots and extents that new observing steps speak of.
 const KNOWN: usize = 4;
 
@@ -22,6 +24,8 @@ pub(super) fn bold_candidates(scenario: &Scenario) -> Vec<(&'static str, Scenari
         found.extend(observed.into_iter().map(|candidate| ("plainer observation", candidate)));
         let replaced = replaced_and_dropped(scenario);
         found.extend(replaced.into_iter().map(|candidate| ("plainer step", candidate)));
+        let worlds = in_another_world(scenario);
+        found.extend(worlds.into_iter().map(|candidate| ("another world", candidate)));
     }
     found
 }
@@ -106,7 +110,8 @@ fn observed_otherwise(scenario: &Scenario) -> Vec<Scenario> {
         prefixes.push(scenario.steps[..len].to_vec());
         prefixes.extend((0..len).map(|left_out| without(&scenario.steps[..len], left_out)));
     }
-    let mut found = Vec::new();
+    let mut found: Vec<Scenario> =
+        (0..before).filter_map(|place| moved_into_the_sync(scenario, place)).collect();
     for prefix in prefixes {
         for op in observers(&prefix, &extents) {
             let mut steps = prefix.clone();
@@ -115,6 +120,51 @@ fn observed_otherwise(scenario: &Scenario) -> Vec<Scenario> {
         }
     }
     found.sort_by_key(|candidate| candidate.steps.len());
+    found
+}
+
+/// A change made while a sync, which becomes the last step, runs.
+fn moved_into_the_sync(scenario: &Scenario, place: usize) -> Option<Scenario> {
+    let (last, before) = scenario.steps.split_last()?;
+    let (Op::Sync { snap, .. } | Op::SyncChain { to: snap }) = last.op else { return None };
+    let change = &before.get(place)?.op;
+    let changes = matches!(change, Op::Write { .. } | Op::Zero { .. } | Op::Discard { .. });
+    let during = changes.then(|| vec![change.clone()])?;
+    let mut steps = without(before, place);
+    steps.push(Op::Sync { snap, base: None, from: SyncSource::Snapshot, during }.into());
+    Some(with_steps(scenario, steps))
+}
+
+/// Steps that only make the world what it could have been from the beginning: a resize whose size
+/// the volumes have at once; pages of one range, or freedoms taken elsewhere, with a step left out.
+fn in_another_world(scenario: &Scenario) -> Vec<Scenario> {
+    let mut found = Vec::new();
+    for (place, step) in scenario.steps.iter().enumerate() {
+        if let Op::Resize { len } = step.op {
+            let mut candidate = with_steps(scenario, without(&scenario.steps, place));
+            for shape in candidate.header.volumes.values_mut() {
+                shape.len = shape.len.max(len);
+            }
+            found.push(candidate);
+        }
+    }
+    let mut headers = Vec::new();
+    if scenario.header.page_limit.is_some_and(|ranges| ranges > 1) {
+        headers.push(Header { page_limit: Some(1), ..scenario.header.clone() });
+    }
+    if !scenario.header.freedoms.is_none() {
+        headers.extend((0..SEEDS).map(|seed| {
+            let freedoms = Freedoms { seed, ..scenario.header.freedoms };
+            Header { freedoms, ..scenario.header.clone() }
+        }));
+    }
+    let mut fewer: Vec<Scenario> = without_a_base(scenario).collect();
+    let dropped = (0..scenario.steps.len()).map(|place| without(&scenario.steps, place));
+    fewer.extend(dropped.map(|steps| with_steps(scenario, steps)));
+    for header in headers {
+        let moved = fewer.iter().map(|less| Scenario { header: header.clone(), ..less.clone() });
+        found.extend(moved);
+    }
     found
 }
 
@@ -128,7 +178,9 @@ fn replaced_and_dropped(scenario: &Scenario) -> Vec<Scenario> {
     let at = extents(scenario).first().copied().unwrap_or(Extent::lbas(0, 1));
     let others = scenario.header.volumes.keys().filter(|&&role| role != Role::Source);
     let on = |&volume: &Role| Op::On { volume, op: Box::new(Op::Write { at: Extent::lbas(0, 1) }) };
-    let plain: Vec<Op> = others.map(on).chain([Op::Write { at }]).collect();
+    let source = scenario.header.volumes.get(&Role::Source);
+    let resize = source.map(|shape| Op::Resize { len: shape.len });
+    let plain: Vec<Op> = others.map(on).chain([Op::Write { at }]).chain(resize).collect();
     let mut found = Vec::new();
     for place in 0..scenario.steps.len() {
         if !does_much(&scenario.steps[place].op) {
@@ -163,7 +215,6 @@ const fn does_much(op: &Op) -> bool {
 mod tests {
     use super::*;
     use crate::block::{BlockSize, Geometry, LbaCount, Policy};
-    use crate::scenario::Header;
 
     fn scenario(ops: Vec<Op>) -> Scenario {
         let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(128), fresh: true };
@@ -212,6 +263,32 @@ mod tests {
         let start = scenario(vec![write.clone(), take(0), sync, take(1), diff(1, Some(0))]);
         let on = Op::On { volume: Role::Target, op: Box::new(write) };
         let wanted = vec![take(0), on, take(1), diff(1, Some(0))];
+        assert!(holds(&bold_candidates(&start), wanted));
+    }
+
+    #[test]
+    fn what_a_resize_makes_of_the_volumes_they_are_from_the_beginning() {
+        let resize = Op::Resize { len: LbaCount::new(640) };
+        let write = Op::Write { at: Extent::lbas(600, 1) };
+        let start = scenario(vec![resize, write.clone(), take(0), diff(0, None)]);
+        let wanted = scenario(vec![write, take(0), diff(0, None)]).steps;
+        let larger = |candidate: &Scenario| {
+            let len = candidate.header.volumes[&Role::Source].len;
+            candidate.steps == wanted && len == LbaCount::new(640)
+        };
+        assert!(bold_candidates(&start).iter().any(|(_, candidate)| larger(candidate)));
+    }
+
+    #[test]
+    fn a_change_before_a_sync_is_made_while_it_runs() {
+        let write = Op::Write { at: Extent::lbas(3, 1) };
+        let sync = |during| {
+            let (base, from) = (None, SyncSource::Snapshot);
+            Op::Sync { snap: Label(0), base, from, during }
+        };
+        let chain = Op::SyncChain { to: Label(0) };
+        let start = scenario(vec![write.clone(), take(0), write.clone(), chain]);
+        let wanted = vec![write.clone(), take(0), sync(vec![write])];
         assert!(holds(&bold_candidates(&start), wanted));
     }
 

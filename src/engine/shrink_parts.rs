@@ -229,7 +229,8 @@ pub(super) fn plainer_ops(op: &Op) -> Vec<Op> {
         }
         Op::Diff { snap, base, from, between_pages } => {
             let (snap, base) = (*snap, *base);
-            if between_pages.is_some() {
+            if let Some((_, op)) = between_pages {
+                plainer.push(op.as_ref().clone());
                 plainer.push(Op::Diff { snap, base, from: *from, between_pages: None });
             }
             if *from != Lba::new(0) {

@@ -10,6 +10,7 @@ mod finding;
 mod jsonl;
 mod junit;
 mod matrix;
+mod oracle;
 mod spinner;
 mod violation;
 
@@ -22,6 +23,7 @@ pub use finding::{Again, finding_lines, step_lines};
 pub use jsonl::JsonLines;
 pub use junit::junit;
 pub use matrix::{BugFigures, MatrixFigures, bug_figures, matrix_figures, matrix_lines};
+pub use oracle::oracle_lines;
 pub use spinner::{Progress, ProgressKind};
 pub use violation::violation_lines;
 

@@ -93,7 +93,7 @@ bugs! {
     LastRangeNotFlushed "last-range-not-flushed" ["missed"] 2 "thin-provisioning-tools 25",
         "w last LBA; s; D(s)",
         "the final range of the walk is never emitted";
-    MergeLosesMap "merge-loses-map" ["missed"] 5 "SPDK 1291",
+    MergeLosesMap "merge-loses-map" ["missed", "nondeterministic"] 5 "SPDK 1291",
         "w; s0; s1; x s0; restart; D(s1)",
         "deleting a snapshot merges data but not its map; visible after a restart";
     ZeroOverDataIgnored "zero-over-data-ignored" ["missed"] 4 "VirtualBox 850",
@@ -199,6 +199,15 @@ bugs! {
     CreateNeverAvailable "create-never-available" ["liveness"] 1 "liveness",
         "s",
         "the first snapshot and every fourth after it stay Creating";
+    RewritesOnlyInLongDiffs "rewrites-only-in-long-diffs" ["leaked"] 7 "generic",
+        "w X; s0; rewrite X; s1; s2; D(s1,s0); D(s2,s1); D(s2,s0)",
+        "diffs of neighbours leave out same-content rewrites, longer ones report them";
+    InsideWalkElidesRewrites "inside-walk-elides-rewrites" ["malformed"] 5 "generic",
+        "w; s0; rewrite; s1; D(s1,s0); D(s1,s0) from 1",
+        "a walk from inside a chunk leaves out same-content rewrites";
+    OlderDataForgotten "older-data-forgotten" ["missed"] 1 "VMware CBT on a disk in use",
+        "s; D(s) on a volume with a past",
+        "what was written before tracking was switched on is in no full scan";
     SlowDevice "slow-device" ["figure"] 2 "throttled volume",
         "w; s; timed Y",
         "each LBA read or written takes 0.8 ms, one transfer at a time";

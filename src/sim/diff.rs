@@ -16,6 +16,7 @@ const ANSWER_BUGS: BugSet = BugSet::of(&[
     Bug::BitmapByteSwapped,
     Bug::DiffCachedPerBase,
     Bug::DirtyDirtyEqualsClean,
+    Bug::InsideWalkElidesRewrites,
     Bug::LastPageDropped,
     Bug::LastRangeNotFlushed,
     Bug::LeaksPastEndSnapshot,
@@ -26,6 +27,7 @@ const ANSWER_BUGS: BugSet = BugSet::of(&[
     Bug::PageEdgeSkipsOne,
     Bug::PartialTailChunkLost,
     Bug::RangePastEnd,
+    Bug::RewritesOnlyInLongDiffs,
     Bug::UnsortedPages,
 ]);
 
@@ -293,10 +295,15 @@ impl Tracking {
         if let Some(base_epoch) = base_epoch.filter(|_| bugs.has(Bug::DirtyDirtyEqualsClean)) {
             clear(&mut answer, &base_epoch.masks);
         }
-        if bugs.has(Bug::AnswerVaries) && self.answer_varies(ask) {
-            for link in &self.links[first..last] {
-                clear(&mut answer, &link.epoch.rewritten);
-            }
+        let varies = bugs.has(Bug::AnswerVaries) && self.answer_varies(ask);
+        let short = bugs.has(Bug::RewritesOnlyInLongDiffs) && last - first == 1;
+        let inside =
+            bugs.has(Bug::InsideWalkElidesRewrites) && !ask.offset_lba.is_multiple_of(CHUNK);
+        if base.is_some() && (varies || short || inside) {
+            let epochs = self.links[first..last].iter().map(|link| &link.epoch);
+            elide_rewrites(&mut answer, epochs);
+        }
+        if varies {
             let end = ask.len_lbas.div_ceil(CHUNK);
             if let Some(unchanged) = (0..end).find(|chunk| !answer.contains_key(chunk)) {
                 answer.insert(unchanged, 0);
@@ -349,6 +356,20 @@ impl Tracking {
         }
         page
     }
+}
+
+/// Planted: takes out of an answer what was only rewritten.
+fn elide_rewrites<'e>(answer: &mut Masks, epochs: impl Iterator<Item = &'e Epoch>) {
+    let (mut rewritten, mut really) = (Masks::new(), Masks::new());
+    for epoch in epochs {
+        let of = |all: &mut Masks, more: &Masks| {
+            more.iter().for_each(|(&chunk, bits)| *all.entry(chunk).or_default() |= bits);
+        };
+        of(&mut rewritten, &epoch.rewritten);
+        of(&mut really, &epoch.really_changed());
+    }
+    clear(&mut rewritten, &really);
+    clear(answer, &rewritten);
 }
 
 /// Takes the bits of `what` out of an answer; chunks left without bits go.

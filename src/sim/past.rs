@@ -4,7 +4,9 @@
 
 use super::SimError;
 use super::array::SimArray;
+use super::bugs::Bug;
 use super::state::mix;
+use super::tracking::Epoch;
 use crate::block::VolumeUuid;
 
 /// Stretches of old data at most, and LBAs of each at most: enough to meet, little enough to write
@@ -19,7 +21,7 @@ impl SimArray {
     /// # Errors
     /// [`SimError::NotFound`].
     pub fn age(&self, volume: VolumeUuid, seed: u64) -> Result<(), SimError> {
-        let device = self.device(volume)?;
+        let (device, cell) = (self.device(volume)?, self.cell(volume)?);
         let block = self.config().block;
         let len = device.size_bytes() / block.bytes();
         let stretch = |number: u64| {
@@ -40,6 +42,10 @@ impl SimArray {
             device.write_bytes(start * block.bytes(), &bytes).map_err(|error| {
                 SimError::BadRequest(format!("old data of volume {volume}: {error}"))
             })?;
+        }
+        let mut cell = cell.write();
+        if cell.tracking.has(Bug::OlderDataForgotten) {
+            cell.tracking.current = Epoch::default();
         }
         Ok(())
     }

@@ -43,6 +43,10 @@ pub(super) enum Touch {
     Discard,
 }
 
+/// Bugs that tell same-content rewrites from changes.
+pub(super) const REWRITE_BUGS: BugSet =
+    BugSet::of(&[Bug::AnswerVaries, Bug::RewritesOnlyInLongDiffs, Bug::InsideWalkElidesRewrites]);
+
 /// What else goes on with the volume's snapshots; only planted bugs look at it.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Moment {
@@ -60,8 +64,17 @@ pub(super) struct Epoch {
     pub(super) unsaved: Masks,
     /// Planted: every LBA counts as changed.
     pub(super) everything: bool,
-    /// Planted: LBAs that were written with what they held already.
+    /// Planted: LBAs that were written with what they held already, and not changed otherwise.
     pub(super) rewritten: Masks,
+}
+
+impl Epoch {
+    /// Planted: what changed and was not only rewritten.
+    pub(super) fn really_changed(&self) -> Masks {
+        let mut masks = self.masks.clone();
+        subtract(&mut masks, &self.rewritten);
+        masks
+    }
 }
 
 /// A snapshot's place in the chain: the epoch that its cut closed.
@@ -142,7 +155,7 @@ impl Tracking {
         Tracking { bugs, origin, links: Vec::new(), current: Epoch::default(), planted }
     }
 
-    fn has(&self, bug: Bug) -> bool {
+    pub(super) fn has(&self, bug: Bug) -> bool {
         self.bugs.has(bug)
     }
 
@@ -160,6 +173,9 @@ impl Tracking {
     /// As [`Tracking::mark`], with every deviation a planted bug makes there.
     fn mark_planted(&mut self, lbas: Range<u64>, touch: Touch, moment: Moment) {
         let discard = touch == Touch::Discard;
+        if !self.current.rewritten.is_empty() {
+            subtract(&mut self.current.rewritten, &chunk_masks(lbas.clone()).collect());
+        }
         let untracked = (discard && self.has(Bug::DiscardUntracked))
             || (moment.deleting && self.has(Bug::WriteDuringDeleteUntracked));
         if untracked {
@@ -193,7 +209,7 @@ impl Tracking {
         if bugs.has(Bug::CloneDropsParentData) {
             self.origin.masks.remove(&chunk);
         }
-        let epoch = self.epoch_of_write(moment);
+        let Some(epoch) = self.epoch_of_write(moment) else { return };
         let mask = epoch.masks.entry(chunk).or_default();
         let again = *mask & bits;
         let lost = if lost { bits & !*mask } else { 0 };
@@ -208,21 +224,17 @@ impl Tracking {
         }
     }
 
-    /// Which epoch a write belongs to: the current one.
-    fn epoch_of_write(&mut self, moment: Moment) -> &mut Epoch {
-        let oldest =
-            self.has(Bug::RebornIdInherits) && self.links.len() <= self.planted.inherited_epochs;
+    /// Which epoch a write belongs to: the current one. None: it looks older than any snapshot.
+    fn epoch_of_write(&mut self, moment: Moment) -> Option<&mut Epoch> {
+        let inherited = self.has(Bug::RebornIdInherits)
+            && (1..=self.planted.inherited_epochs).contains(&self.links.len());
+        if inherited {
+            return None;
+        }
         let newest = moment.creating && self.has(Bug::CutRaceLosesWrite);
-        let link = if oldest {
-            self.links.first_mut()
-        } else if newest {
-            self.links.last_mut()
-        } else {
-            None
-        };
-        match link {
-            Some(link) => &mut link.epoch,
-            None => &mut self.current,
+        match self.links.last_mut().filter(|_| newest) {
+            Some(link) => Some(&mut link.epoch),
+            None => Some(&mut self.current),
         }
     }
 
@@ -260,6 +272,13 @@ impl Tracking {
             subtract(&mut self.current.masks, &chunk_masks(hole).collect());
             self.planted.hole = None;
         }
+    }
+
+    /// Planted: whether an LBA changed in this epoch, and was not only rewritten.
+    pub(super) fn changed_now(&self, lba: u64) -> bool {
+        let bit =
+            |masks: &Masks| masks.get(&(lba / CHUNK)).copied().unwrap_or(0) >> (lba % CHUNK) & 1;
+        bit(&self.current.masks) & !bit(&self.current.rewritten) == 1
     }
 
     /// Planted: remembers LBAs that were written with what they held already.
@@ -300,8 +319,12 @@ impl Tracking {
             subtract(&mut lost, &next.masks);
             merge(&mut next.unsaved, &lost);
         }
+        if !gone.rewritten.is_empty() || !next.rewritten.is_empty() {
+            let really = [gone.really_changed(), next.really_changed()];
+            merge(&mut next.rewritten, &gone.rewritten);
+            really.iter().for_each(|masks| subtract(&mut next.rewritten, masks));
+        }
         merge(&mut next.masks, &gone.masks);
-        merge(&mut next.rewritten, &gone.rewritten);
         next.everything |= gone.everything;
     }
 
@@ -310,6 +333,7 @@ impl Tracking {
         if self.has(Bug::RollbackNotAChange) {
             return;
         }
+        self.current.rewritten.clear();
         let after = self.links.partition_point(|link| link.cut <= cut);
         for link in &self.links[after..] {
             merge(&mut self.current.masks, &link.epoch.masks);
@@ -318,6 +342,7 @@ impl Tracking {
 
     /// The size changes: what was ever written between the two sizes comes or goes.
     pub(super) fn resize(&mut self, old_lbas: u64, new_lbas: u64) {
+        self.current.rewritten.clear();
         let planted = &mut self.planted;
         let outgrows = new_lbas.div_ceil(CHUNK) > planted.made_for_chunks;
         planted.outgrown |= outgrows && self.bugs.has(Bug::GrowAliasesTracking);

@@ -4,7 +4,7 @@
 use super::bugs::{Bug, BugSet};
 use super::faults::Armed;
 use super::store::Store;
-use super::tracking::{CHUNK, Moment, Origin, Touch, Tracking};
+use super::tracking::{CHUNK, Moment, Origin, REWRITE_BUGS, Touch, Tracking};
 use super::{SimError, SimFault, array::Shared, legal};
 use crate::array::Clock;
 use crate::block::{BlockSize, SnapshotUuid, VolumeUuid};
@@ -348,6 +348,15 @@ impl Volume {
         Err(SimIoError::TrackingRecord)
     }
 
+    /// Planted: LBAs of a write that hold its content already and did not change in this epoch.
+    fn rewrites(&self, block: BlockSize, at: u64, buf: &[u8]) -> Vec<u64> {
+        let mut old = vec![0; buf.len()];
+        self.store.read(at, &mut old);
+        let blocks = old.chunks(block.get()).zip(buf.chunks(block.get()));
+        let same = (at / block.bytes()..).zip(blocks).filter(|(_, (old, new))| old == new);
+        same.map(|(lba, _)| lba).filter(|&lba| !self.tracking.changed_now(lba)).collect()
+    }
+
     /// A write as planted bugs see it: the only ones that look at contents.
     fn write_planted(
         &mut self,
@@ -359,6 +368,10 @@ impl Volume {
     ) {
         let size = block.bytes();
         let lbas = at / size..(at + buf.len() as u64).div_ceil(size);
+        let same = match bugs.any(REWRITE_BUGS) {
+            true => self.rewrites(block, at, buf),
+            false => Vec::new(),
+        };
         let zeros = bugs.has(Bug::ZeroOverDataIgnored) && buf.iter().all(|&byte| byte == 0);
         if zeros {
             for lba in lbas.clone().filter(|&lba| !self.holds_data(block, lba)).collect::<Vec<_>>()
@@ -368,13 +381,8 @@ impl Volume {
         } else {
             self.tracking.mark(lbas.clone(), Touch::Write, moment);
         }
-        if bugs.has(Bug::AnswerVaries) {
-            let mut old = vec![0; buf.len()];
-            self.store.read(at, &mut old);
-            let blocks = old.chunks(block.get()).zip(buf.chunks(block.get()));
-            for (lba, _) in lbas.clone().zip(blocks).filter(|(_, (old, new))| old == new) {
-                self.tracking.note_rewritten(lba);
-            }
+        for lba in same {
+            self.tracking.note_rewritten(lba);
         }
         self.store.write(at, buf);
         if bugs.has(Bug::ContentBitFlippedOnWrite) {

@@ -518,6 +518,47 @@ const DATA: &[Witness] = &[
         "missed",
     ),
     (
+        Bug::RewritesOnlyInLongDiffs,
+        |b| {
+            b.w(3..4, 1);
+            let s0 = b.s();
+            b.w(3..4, 1);
+            let (s1, s2) = (b.s(), b.s());
+            let lbas = |seen: Seen| match seen {
+                Seen::Diff { lbas, malformed: false } => lbas.len(),
+                other => panic!("{other:?}"),
+            };
+            Seen::Ranges(lbas(b.diff(s1, s0)), lbas(b.diff(s2, s0)))
+        },
+        || Seen::Ranges(1, 1),
+        "leaked",
+    ),
+    (
+        Bug::InsideWalkElidesRewrites,
+        |b| {
+            b.w(3..4, 1);
+            let s0 = b.s();
+            b.w(3..4, 1);
+            b.walk(b.s(), Some(s0), 1, || ())
+        },
+        || lbas([3]),
+        "malformed",
+    ),
+    (
+        Bug::OlderDataForgotten,
+        |b| {
+            b.array.age(b.source, 1).unwrap();
+            match b.full(b.s()) {
+                Seen::Diff { lbas: all, .. } => {
+                    lbas(all.into_iter().filter(|lba| [0, LEN - 1].contains(lba)))
+                }
+                other => other,
+            }
+        },
+        || lbas([0, LEN - 1]),
+        "missed",
+    ),
+    (
         Bug::SlowDevice,
         |b| {
             let before = b.clock.now();
@@ -552,8 +593,11 @@ fn two_chunks_and_more_right() -> Seen {
 }
 
 /// The kind of being wrong, the first that applies.
-fn kind(right: &Seen, seen: &Seen) -> &'static str {
+fn kind(bug: Bug, right: &Seen, seen: &Seen) -> &'static str {
     match (right, seen) {
+        _ if bug == Bug::RewritesOnlyInLongDiffs => "leaked",
+        // Less than the whole walk says, but nothing that changed.
+        _ if bug == Bug::InsideWalkElidesRewrites => "malformed",
         (Seen::Diff { lbas: right, .. }, Seen::Diff { lbas, malformed }) => {
             if !right.is_subset(lbas) {
                 "missed"
@@ -584,7 +628,7 @@ fn every_bug_shows_in_its_witness_and_the_honest_array_does_not() {
         );
         let seen = run(&Bench::new(vec![bug]));
         assert_ne!(seen, right, "{} does not show", bug.name());
-        assert_eq!(kind(&right, &seen), expected_kind, "{}: {seen:?}", bug.name());
+        assert_eq!(kind(bug, &right, &seen), expected_kind, "{}: {seen:?}", bug.name());
         assert!(bug.spec().kinds.contains(&expected_kind), "{}", bug.name());
         shown.insert(bug);
     }

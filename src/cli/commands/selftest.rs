@@ -3,11 +3,13 @@
 //!
 //! Not covered: the kill matrix ([`super::matrix`]), running the cases (`crate::campaign::selftest`).
 
+use crate::campaign::oracle_table::{CheckRow, oracle_table};
 use crate::campaign::selftest::{BugScore, Planted, empty_rows, score, table};
 use crate::cli::Context;
 use crate::cli::args::{Form, OutputArgs};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::report::oracle_lines;
 use crate::sim::SimError;
 use crate::suite::SUITE;
 use clap::Args;
@@ -21,6 +23,9 @@ pub struct SelftestArgs {
     /// Only the 20 fixed tests: which of them catch which bug.
     #[arg(long, conflicts_with_all = ["seeds", "json", "cases", "explore_full"])]
     pub fixed: bool,
+    /// Only the checks of the oracle: which bugs each of them kills that no other does.
+    #[arg(long, conflicts_with_all = ["fixed", "bug", "seeds", "json", "cases", "explore_full"])]
+    pub oracle: bool,
     /// Only this bug; repeatable.
     #[arg(long, value_name = "NAME")]
     pub bug: Vec<String>,
@@ -73,7 +78,40 @@ enum Line<'a> {
 /// # Errors
 /// [`Failure`] for an unknown bug, or if the simulator cannot be set up.
 pub fn run(args: &SelftestArgs, context: &mut Context) -> Result<Exit, Failure> {
-    if args.fixed { fixed(args, context) } else { super::matrix::run(args, context) }
+    match (args.fixed, args.oracle) {
+        (true, _) => fixed(args, context),
+        (_, true) => oracle(context),
+        _ => super::matrix::run(args, context),
+    }
+}
+
+/// One check of the oracle as scripts read it.
+#[derive(Serialize)]
+#[serde(tag = "event", rename = "check")]
+struct CheckLine<'a> {
+    name: &'a str,
+    alone_kills: &'a [&'a str],
+    alone_of_laws_kills: Option<&'a [&'a str]>,
+}
+
+fn oracle(context: &mut Context) -> Result<Exit, Failure> {
+    let table = oracle_table(context.stop.flag())
+        .map_err(|error| Failure::could_not(format!("cannot set up the simulator: {error}")))?;
+    if let Some(interrupted) = interrupted(context) {
+        return Err(interrupted);
+    }
+    match context.ui.form {
+        Form::Text => oracle_lines(&table).iter().for_each(|line| context.ui.print(line)),
+        Form::Jsonl => table.iter().for_each(|row| {
+            context.ui.event(&CheckLine {
+                name: row.check.name(),
+                alone_kills: &row.alone,
+                alone_of_laws_kills: row.alone_of_laws.as_deref(),
+            });
+        }),
+    }
+    let idle = table.iter().any(CheckRow::is_idle);
+    Ok(if idle { Exit::Violation } else { Exit::Passed })
 }
 
 /// The bugs that are asked for: all, if none is named.

@@ -33,6 +33,7 @@ impl<E: Entropy> Draw<'_, E> {
                 Op::Write { at: state.above(entropy) }
             }
             Kind::Rewrite => Op::Rewrite { at: mixed(entropy) },
+            Kind::RewriteAgain => Op::Rewrite { at: state.last },
             Kind::Zero => Op::Zero { at: state.anywhere(entropy, role) },
             Kind::ZeroAgain => Op::Zero { at: state.again(entropy, role) },
             Kind::WriteZeroes => Op::WriteZeroes { at: mixed(entropy) },

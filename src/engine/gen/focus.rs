@@ -55,6 +55,16 @@ pub(super) const FOCUSES: &[Focus] = &[
     focus("discard of data", DISCARD, &[Write, Take, DiscardAgain, Take, DiffNew]),
     focus("zeros over data", NONE, &[Write, Take, ZeroAgain, Take, DiffNew]),
     focus("same content", NONE, &[Write, Take, Rewrite, Take, DiffNew, DiffAgain]),
+    focus(
+        "same content, asked in steps",
+        NONE,
+        &[Write, Take, RewriteAgain, Take, DiffNew, Take, DiffNew, DiffSkip],
+    ),
+    focus(
+        "same content, from inside",
+        NONE,
+        &[Write, Take, RewriteAgain, Take, DiffNew, DiffInside],
+    ),
     focus("discard beside data", DISCARD, &[Write, DiscardAround, Take, DiffFull]),
     focus(
         "hole partly refilled",

@@ -30,6 +30,7 @@ kinds! {
     WriteBig 1 NONE, "writes more than a chunk";
     WriteHigh 1 NONE, "writes far up, where narrow arithmetic wraps";
     Rewrite 2 NONE, "writes the same bytes where the last change was, or anywhere";
+    RewriteAgain 1 NONE, "writes the same bytes where the last change was";
     Zero 2 NONE, "writes zeros anywhere";
     ZeroAgain 2 NONE, "writes zeros where the last change was";
     WriteZeroes 2 DISCARD, "zeroes by command where the last change was, or anywhere";
@@ -59,6 +60,7 @@ kinds! {
     DiffForeign 1 Offers::NEIGHBOUR, "a snapshot against one of the other volume";
     DiffRelated 1 Offers::CLONES, "a clone's snapshot against its parent's, or the reverse";
     DiffFrom 2 NONE, "a pair from an LBA on";
+    DiffInside 1 NONE, "the last question once more, from inside the last change's first chunk";
     DiffBetween 2 Offers::BETWEEN_PAGES, "a pair with an operation between two pages";
     DiffAgain 2 NONE, "the last question once more";
     SyncNew 3 FROZEN, "copies the newest snapshot's changes since the one before";

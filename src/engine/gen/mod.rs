@@ -171,15 +171,17 @@ impl<E: Entropy> Draw<'_, E> {
         }
         match kind {
             Write | WriteAgain | WriteInside | WriteBeside | WriteSeam | WriteTail | WriteBig
-            | WriteHigh | WriteAbove | WriteFaulty | Rewrite | Zero | ZeroAgain | WriteZeroes
-            | Discard | DiscardAgain | DiscardAround | DiscardWhole => self.change(kind),
+            | WriteHigh | WriteAbove | WriteFaulty | Rewrite | RewriteAgain | Zero | ZeroAgain
+            | WriteZeroes | Discard | DiscardAgain | DiscardAround | DiscardWhole => {
+                self.change(kind)
+            }
             Flush | Take | TakeUnwaited | Delete | DeleteMiddle | DeleteOldest | DeleteUnwaited
             | Wait => self.snapshots(kind),
             RaceCut | RaceWrites => self.race(kind),
             ReadLive | ReadSnap => self.read(kind),
             DiffNew | DiffFull | DiffSkip | DiffAny | DiffReversed | DiffSelf | DiffDeleted
-            | DiffForeign | DiffRelated | DiffFrom | DiffBetween | DiffAgain | DiffClone
-            | DiffNeighbour => self.diff(kind),
+            | DiffForeign | DiffRelated | DiffFrom | DiffInside | DiffBetween | DiffAgain
+            | DiffClone | DiffNeighbour => self.diff(kind),
             SyncNew | SyncFull | SyncAny | SyncLive | SyncDuring | SyncAgain | SyncChain
             | SyncShort => self.sync(kind),
             Rollback | Grow | Shrink | ShrinkGrow | Restart | Kill | ReviveSource

@@ -104,6 +104,12 @@ impl<E: Entropy> Draw<'_, E> {
             },
             Kind::DiffAgain => self.last_diff,
             Kind::DiffFrom => return self.diff_from(),
+            Kind::DiffInside => {
+                let (snap, base) = self.last_diff?;
+                let inside = self.state.last.start().chunk_start().get() + 1;
+                let from = Lba::new(inside % self.state.vol(role).len.max(1));
+                return self.push(Op::Diff { snap, base, from, between_pages: None });
+            }
             Kind::DiffBetween => return self.diff_between(),
             odd => self.odd_pair(odd),
         }?;
