@@ -3,7 +3,7 @@
 //! covered: retries of a call; adapters repeat what is safe to repeat.
 
 use super::error::ApiError;
-use super::port::{Array, Clock, SnapshotInfo, SnapshotState};
+use super::port::{Array, Clock, SnapshotState};
 use crate::block::SnapshotUuid;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -58,18 +58,13 @@ pub fn wait_available(
     clock: &dyn Clock,
     snapshot: SnapshotUuid,
     waiting: Waiting<'_>,
-) -> Result<SnapshotInfo, ApiError> {
+) -> Result<(), ApiError> {
     let what = || format!("snapshot {snapshot} becoming Available");
-    poll(clock, waiting.available, waiting.stop, what, || {
-        let info = array.snapshot(snapshot)?;
-        match info.state {
-            SnapshotState::Available => Ok(Some(info)),
-            SnapshotState::Creating | SnapshotState::Other => Ok(None),
-            state @ (SnapshotState::Failed | SnapshotState::Deleting | SnapshotState::Deleted) => {
-                Err(ApiError::Failed(format!(
-                    "snapshot {snapshot} is {state:?} instead of Available"
-                )))
-            }
+    poll(clock, waiting.available, waiting.stop, what, || match array.snapshot_state(snapshot)? {
+        SnapshotState::Available => Ok(Some(())),
+        SnapshotState::Creating | SnapshotState::Other => Ok(None),
+        state @ (SnapshotState::Failed | SnapshotState::Deleting | SnapshotState::Deleted) => {
+            Err(ApiError::Failed(format!("snapshot {snapshot} is {state:?} instead of Available")))
         }
     })
 }
@@ -85,8 +80,8 @@ pub fn wait_gone(
     waiting: Waiting<'_>,
 ) -> Result<(), ApiError> {
     let what = || format!("snapshot {snapshot} being gone");
-    poll(clock, waiting.gone, waiting.stop, what, || match array.snapshot(snapshot) {
-        Ok(info) if info.state == SnapshotState::Failed => {
+    poll(clock, waiting.gone, waiting.stop, what, || match array.snapshot_state(snapshot) {
+        Ok(SnapshotState::Failed) => {
             Err(ApiError::Failed(format!("snapshot {snapshot} is Failed instead of gone")))
         }
         Ok(_) => Ok(None),

@@ -85,6 +85,11 @@ pub trait Array: Sync {
     /// One snapshot; [`ApiError::NotFound`] when it is gone.
     fn snapshot(&self, snapshot: SnapshotUuid) -> Result<SnapshotInfo, ApiError>;
 
+    /// Where a snapshot is in its life; [`ApiError::NotFound`] when it is gone.
+    fn snapshot_state(&self, snapshot: SnapshotUuid) -> Result<SnapshotState, ApiError> {
+        self.snapshot(snapshot).map(|info| info.state)
+    }
+
     /// Every snapshot of the project, those being deleted included.
     fn snapshots(&self) -> Result<Vec<SnapshotInfo>, ApiError>;
 

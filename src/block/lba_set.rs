@@ -6,19 +6,23 @@ use super::bitmap::ChunkBitmap;
 use super::extent::Extent;
 use super::units::{CHUNK_LBAS, Lba, LbaCount};
 use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
 use std::fmt;
 
 /// A set of LBAs. Invariant: `runs` ascend and no two touch or overlap.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(from = "Vec<Extent>", into = "Vec<Extent>")]
 pub struct LbaSet {
-    runs: Vec<Extent>,
+    runs: Runs,
 }
+
+/// A few runs need no memory of their own: most sets have no more.
+type Runs = SmallVec<[Extent; 4]>;
 
 impl LbaSet {
     /// The empty set.
     pub const fn new() -> LbaSet {
-        LbaSet { runs: Vec::new() }
+        LbaSet { runs: SmallVec::new_const() }
     }
     /// The maximal runs, ascending.
     pub fn runs(&self) -> &[Extent] {
@@ -68,6 +72,14 @@ impl LbaSet {
             self.runs.drain(from + 1..to);
         }
     }
+    /// Adds an extent that starts at or after the start of the last run.
+    fn append(&mut self, extent: Extent) {
+        if let Some(last) = self.runs.last_mut().filter(|last| extent.start() <= last.end()) {
+            *last = Extent::between(last.start(), last.end().max(extent.end())).unwrap_or(*last);
+        } else {
+            self.runs.push(extent);
+        }
+    }
     /// Adds the set bits of the chunk at `start`.
     pub fn insert_chunk(&mut self, start: Lba, bits: ChunkBitmap) {
         for extent in bits.extents(start) {
@@ -76,14 +88,20 @@ impl LbaSet {
     }
     /// LBAs in either.
     pub fn union(&self, other: &LbaSet) -> LbaSet {
-        let mut merged = Vec::with_capacity(self.runs.len() + other.runs.len());
-        merged.extend_from_slice(&self.runs);
-        merged.extend_from_slice(&other.runs);
-        LbaSet::from(merged)
+        let mut merged = LbaSet { runs: Runs::with_capacity(self.runs.len() + other.runs.len()) };
+        let (mut ours, mut theirs) = (self.runs.iter().peekable(), other.runs.iter().peekable());
+        while let Some(first) = match (ours.peek(), theirs.peek()) {
+            (Some(a), Some(b)) if a.start() <= b.start() => ours.next(),
+            (_, Some(_)) => theirs.next(),
+            (_, None) => ours.next(),
+        } {
+            merged.append(*first);
+        }
+        merged
     }
     /// LBAs in both.
     pub fn intersection(&self, other: &LbaSet) -> LbaSet {
-        let mut runs = Vec::new();
+        let mut runs = Runs::new();
         let (mut i, mut j) = (0, 0);
         while let (Some(a), Some(b)) = (self.runs.get(i), other.runs.get(j)) {
             runs.extend(a.intersect(*b));
@@ -97,7 +115,7 @@ impl LbaSet {
     }
     /// LBAs in `self` that are not in `other`.
     pub fn difference(&self, other: &LbaSet) -> LbaSet {
-        let mut runs = Vec::new();
+        let mut runs = Runs::new();
         let mut j = 0;
         for run in &self.runs {
             let mut at = run.start();
@@ -150,9 +168,9 @@ impl From<Vec<Extent>> for LbaSet {
     /// Any extents in any order; overlaps are merged.
     fn from(mut extents: Vec<Extent>) -> LbaSet {
         extents.sort_unstable();
-        let mut set = LbaSet { runs: Vec::with_capacity(extents.len()) };
+        let mut set = LbaSet { runs: Runs::with_capacity(extents.len()) };
         for extent in extents {
-            set.insert(extent);
+            set.append(extent);
         }
         set
     }
@@ -160,19 +178,23 @@ impl From<Vec<Extent>> for LbaSet {
 
 impl From<LbaSet> for Vec<Extent> {
     fn from(set: LbaSet) -> Vec<Extent> {
-        set.runs
+        set.runs.into_vec()
     }
 }
 
 impl From<Extent> for LbaSet {
     fn from(extent: Extent) -> LbaSet {
-        LbaSet { runs: vec![extent] }
+        LbaSet { runs: smallvec![extent] }
     }
 }
 
 impl FromIterator<Extent> for LbaSet {
     fn from_iter<I: IntoIterator<Item = Extent>>(iter: I) -> LbaSet {
-        LbaSet::from(iter.into_iter().collect::<Vec<_>>())
+        let mut runs: Runs = iter.into_iter().collect();
+        runs.sort_unstable();
+        let mut set = LbaSet::new();
+        runs.into_iter().for_each(|extent| set.append(extent));
+        set
     }
 }
 

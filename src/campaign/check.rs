@@ -11,6 +11,7 @@ use crate::engine::Event;
 use crate::oracle::{Reason, Verdict};
 use crate::scenario::Scenario;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -71,7 +72,7 @@ pub struct Totals {
     pub tool_bugs: u64,
     /// What happened, whatever the order.
     pub digest: RunDigest,
-    /// Time spent in cases, over all threads.
+    /// Processor time spent in cases, over all threads.
     pub busy: Duration,
 }
 
@@ -110,7 +111,7 @@ impl Totals {
         }
     }
 
-    /// Operations a second of one thread at work; 0 if nothing was done.
+    /// Operations a second of processor time; 0 if nothing was done.
     pub fn ops_per_busy_second(&self) -> u64 {
         let micros = self.busy.as_micros().max(1);
         u64::try_from(u128::from(self.ops) * 1_000_000 / micros).unwrap_or(u64::MAX)
@@ -177,7 +178,7 @@ fn work(
             return;
         }
         let mut segment = Segment { first, totals: Totals::default(), failure: None };
-        let mut started = Instant::now();
+        let mut started = thread_time();
         for case in first..last {
             let scenario = (campaign.source)(case);
             let outcome = (campaign.runner)(&scenario, &mut |_| ());
@@ -194,19 +195,27 @@ fn work(
                 continue;
             }
             segment.failure = (!fine).then(|| Box::new(Failure { case, scenario, outcome }));
-            segment.totals.busy = started.elapsed();
+            segment.totals.busy = thread_time().saturating_sub(started);
             let following = Segment { first: case + 1, totals: Totals::default(), failure: None };
             let done = std::mem::replace(&mut segment, following);
             if sender.send(done).is_err() || ends {
                 return;
             }
             // Waiting for the collector is no work.
-            started = Instant::now();
+            started = thread_time();
         }
+        segment.totals.busy = thread_time().saturating_sub(started);
         if segment.totals.cases > 0 && sender.send(segment).is_err() {
             return;
         }
     }
+}
+
+/// Processor time that this thread has used: other programs on the machine do not enter.
+fn thread_time() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// Puts what the threads did in order, and tells the observer.

@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Deadline of every wait, in virtual time: longer than any legal lateness.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// How long the simulated array takes to make and to delete a snapshot, in virtual time.
-const DELAY: Duration = Duration::from_millis(10);
+const DELAY: Duration = Duration::from_millis(2);
 
 /// What to simulate.
 #[derive(Clone, Debug)]

@@ -148,20 +148,20 @@ pub fn table(bugs: &[Planted], stop: &AtomicBool) -> Result<Vec<BugScore>, SimEr
     in_order(bugs, stop, scored).into_iter().collect()
 }
 
-/// Does the same with each bug on every core; results come in the order of `bugs`. Ends early, with
+/// Does the same with each of `items` on every core; results come in their order. Ends early, with
 /// fewer results, when `stop` is set.
-pub(super) fn in_order<R: Send>(
-    bugs: &[Planted],
+pub(super) fn in_order<T: Copy + Sync, R: Send>(
+    items: &[T],
     stop: &AtomicBool,
-    each: impl Fn(Planted) -> R + Sync,
+    each: impl Fn(T) -> R + Sync,
 ) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     let work = || {
         while !stop.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(&bug) = bugs.get(index) else { return };
-            let result = each(bug);
+            let Some(&item) = items.get(index) else { return };
+            let result = each(item);
             results.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
         }
     };

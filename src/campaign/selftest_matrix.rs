@@ -9,12 +9,11 @@
 use super::case::run_case;
 use super::explore::{SmallScope, out_of_alphabet};
 use super::selftest::{Found, Planted, in_order, score};
-use crate::engine::Event;
 use crate::engine::explore::Limits;
-use crate::oracle::{CheckId, Checks, Kind, Verdict};
-use crate::scenario::Scenario;
+use crate::engine::{Coverage, Event, Goal};
+use crate::oracle::{CheckId, Checks, Kind, Reason, Verdict};
+use crate::scenario::{Op, Scenario};
 use crate::sim::SimError;
-use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,8 +27,8 @@ pub trait Cases: Sync {
         scenario: &Scenario,
         reproduces: &mut dyn FnMut(&Scenario) -> bool,
     ) -> Scenario;
-    /// What the first cases of a seed should have reached and did not, for people.
-    fn missed_goals(&self, seed: u64, cases: u64) -> Vec<String>;
+    /// What all honest cases together should have reached: none if they are too few to ask.
+    fn goals(&self) -> &[Goal];
 }
 
 /// How much is spent.
@@ -39,6 +38,8 @@ pub struct Budget {
     pub seeds: u64,
     /// Cases of one seed at most, for each bug.
     pub cases: u64,
+    /// Cases of one seed on the honest target.
+    pub honest_cases: u64,
     /// Time of one exhaustive search.
     pub explore: Duration,
     /// Depth of the exhaustive search.
@@ -54,7 +55,7 @@ struct Kill {
 }
 
 /// What random checking made of one target.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RandomScore {
     /// Seeds that found it, with a listed kind.
     pub killed: u64,
@@ -81,7 +82,7 @@ impl RandomScore {
 }
 
 /// What the exhaustive search made of a bug.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExploreScore {
     /// Operations of the shortest sequence that shows it, and the kind.
     pub found: Option<(usize, Kind)>,
@@ -92,7 +93,7 @@ pub struct ExploreScore {
 }
 
 /// One bug.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MatrixRow {
     /// Its name.
     pub name: &'static str,
@@ -113,7 +114,7 @@ pub struct MatrixRow {
 }
 
 /// An honest target under the same cases.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HonestRow {
     /// Cases that were run.
     pub cases: u64,
@@ -123,14 +124,20 @@ pub struct HonestRow {
     pub false_alarms: Vec<(u64, u64, String)>,
     /// Fixed tests that fail on it.
     pub fixed: Vec<&'static str>,
-    /// Cases that could not be judged.
-    pub unknown: u64,
-    /// What the cases should have reached and did not.
-    pub missed_goals: Vec<String>,
+    /// Cases that could not be judged: how many, and why the first.
+    pub unknown: (u64, Option<String>),
+    /// Cases in which nothing was there to compare.
+    pub nothing_compared: u64,
+    /// Goals of coverage that were asked for.
+    pub goals: usize,
+    /// Those that the cases should have reached and did not.
+    pub missed_goals: Vec<&'static str>,
+    /// Combinations of coverage that were reached, and all.
+    pub combinations: (usize, usize),
 }
 
 /// The matrix.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Matrix {
     /// Seeds of random checking.
     pub seeds: u64,
@@ -181,6 +188,10 @@ impl Matrix {
         faults.extend(
             self.honest.fixed.iter().map(|test| format!("{test} fails on the honest target")),
         );
+        if let (count @ 1.., why) = &self.honest.unknown {
+            let why = why.as_deref().unwrap_or("no reason");
+            faults.push(format!("{count} honest cases could not be judged: {why}"));
+        }
         faults.extend(self.honest.missed_goals.iter().map(|goal| format!("never reached: {goal}")));
         if let Some((name, killed)) = self.canary.filter(|(_, killed)| *killed > 0) {
             faults.push(format!("an oracle without checks finds {name} in {killed} seeds"));
@@ -332,31 +343,122 @@ fn row(
     })
 }
 
-/// The same cases on an honest target: nothing may be found.
-fn honest(cases: &dyn Cases, budget: Budget, stop: &AtomicBool) -> Result<HonestRow, SimError> {
-    let Found { caught_by, otherwise, .. } = score(None)?;
-    let mut row = HonestRow { fixed: [caught_by, otherwise].concat(), ..HonestRow::default() };
-    for seed in 1..=budget.seeds {
-        for case in 0..budget.cases {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(row);
+/// What one thread saw of the honest target.
+#[derive(Default)]
+struct HonestPart {
+    row: HonestRow,
+    coverage: Coverage,
+}
+
+impl HonestPart {
+    fn case(&mut self, cases: &dyn Cases, seed: u64, case: u64) -> Result<(), SimError> {
+        let scenario = cases.case(seed, case);
+        let (mut step, mut skipped) = (0, Vec::new());
+        let outcome = run_case(&scenario, Checks::ALL, &mut |event| match event {
+            Event::Step { index, .. } => step = index,
+            // An operation inside another may be skipped alone.
+            Event::Skipped { op, .. } if is_step(&scenario, step, &op) => skipped.push(step),
+            _ => {}
+        })?;
+        self.coverage.count_but(&scenario, &skipped);
+        self.row.cases += 1;
+        self.row.ops += outcome.ops;
+        match outcome.verdict {
+            Verdict::Pass => {}
+            Verdict::Unknown(Reason::NothingCompared) => self.row.nothing_compared += 1,
+            Verdict::Unknown(reason) => {
+                let (count, why) = &mut self.row.unknown;
+                *count += 1;
+                why.get_or_insert_with(|| format!("g1:{seed}:{case}: {reason}"));
             }
-            let (verdict, ops, _) = judged(&cases.case(seed, case), Checks::ALL)?;
-            row.cases += 1;
-            row.ops += ops;
-            match verdict {
-                Verdict::Pass => {}
-                Verdict::Unknown(_) => row.unknown += 1,
-                Verdict::Fail(violations) => {
-                    let text = violations.first().map(ToString::to_string).unwrap_or_default();
-                    row.false_alarms.push((seed, case, text));
-                }
+            Verdict::Fail(violations) => {
+                let text = violations.first().map(ToString::to_string).unwrap_or_default();
+                self.row.false_alarms.push((seed, case, text));
             }
         }
-        row.missed_goals.extend(cases.missed_goals(seed, budget.cases));
+        Ok(())
     }
+
+    fn merge(&mut self, other: HonestPart) {
+        let (row, more) = (&mut self.row, other.row);
+        row.cases += more.cases;
+        row.ops += more.ops;
+        row.nothing_compared += more.nothing_compared;
+        row.unknown.0 += more.unknown.0;
+        row.unknown.1 = row.unknown.1.take().or(more.unknown.1);
+        row.false_alarms.extend(more.false_alarms);
+        self.coverage.merge(&other.coverage);
+    }
+}
+
+/// Whether `op` is the whole of that step.
+fn is_step(scenario: &Scenario, step: usize, op: &Op) -> bool {
+    let whole = scenario.steps.get(step).map(|step| &step.op);
+    let inner = match whole {
+        Some(Op::On { op, .. }) => Some(op.as_ref()),
+        other => other,
+    };
+    whole == Some(op) || inner == Some(op)
+}
+
+/// Cases that are taken at once.
+const STRETCH: u64 = 256;
+
+/// The same cases, and more, on an honest target: nothing may be found.
+fn honest(
+    cases: &dyn Cases,
+    budget: Budget,
+    stop: &AtomicBool,
+    tell: &Tell<'_>,
+) -> Result<HonestRow, SimError> {
+    let Found { caught_by, otherwise, .. } = score(None)?;
+    let per_seed = budget.honest_cases.div_ceil(STRETCH);
+    let stretches: Vec<(u64, u64)> = (1..=budget.seeds)
+        .flat_map(|seed| (0..per_seed).map(move |nth| (seed, nth * STRETCH)))
+        .collect();
+    let run = |(seed, first): (u64, u64)| -> Result<HonestPart, SimError> {
+        let mut part = HonestPart::default();
+        for case in first..budget.honest_cases.min(first + STRETCH) {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            part.case(cases, seed, case)?;
+        }
+        tell(Progress::Honest { cases: part.row.cases });
+        Ok(part)
+    };
+    // Parts come in order: what is named first is the same for any number of threads.
+    let mut all = HonestPart::default();
+    for part in in_order(&stretches, stop, run) {
+        all.merge(part?);
+    }
+    let HonestPart { mut row, coverage } = all;
+    row.false_alarms.sort();
+    row.fixed = [caught_by, otherwise].concat();
+    row.goals = cases.goals().len();
+    let missed = cases.goals().iter().filter(|&&goal| coverage.goal(goal) == 0);
+    row.missed_goals = missed.map(|goal| goal.words()).collect();
+    row.combinations = coverage.reached();
     Ok(row)
 }
+
+/// How far the matrix is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// One bug is done.
+    Bug {
+        /// Its name.
+        name: &'static str,
+    },
+    /// More honest cases are done.
+    Honest {
+        /// How many.
+        cases: u64,
+    },
+}
+
+/// Who is told.
+pub type Tell<'t> = dyn Fn(Progress) + Sync + 't;
 
 /// Fills the matrix for these bugs, several at a time; ends early when `stop` is set.
 ///
@@ -367,14 +469,19 @@ pub fn matrix(
     cases: &dyn Cases,
     budget: Budget,
     stop: &AtomicBool,
+    tell: &Tell<'_>,
 ) -> Result<Matrix, SimError> {
     let canary = match bugs.first() {
         Some(&bug) => Some((bug.name(), kills_with(cases, bug, no_checks(), budget, stop)?)),
         None => None,
     };
-    let rows = in_order(bugs, stop, |bug| row(cases, bug, budget, stop));
-    let rows: Vec<MatrixRow> = rows.into_iter().collect::<Result<_, _>>()?;
-    let honest = honest(cases, budget, stop)?;
+    let one = |bug: Planted| {
+        let row = row(cases, bug, budget, stop);
+        tell(Progress::Bug { name: bug.name() });
+        row
+    };
+    let rows = in_order(bugs, stop, one).into_iter().collect::<Result<_, _>>()?;
+    let honest = honest(cases, budget, stop, tell)?;
     Ok(Matrix { seeds: budget.seeds, rows, honest, canary })
 }
 
@@ -437,25 +544,30 @@ mod tests {
             }
             best
         }
-        fn missed_goals(&self, _: u64, _: u64) -> Vec<String> {
-            Vec::new()
+        fn goals(&self) -> &[Goal] {
+            &[]
         }
     }
 
-    const SMALL: Budget =
-        Budget { seeds: 1, cases: 30, explore: Duration::from_secs(60), explore_depth: 2 };
+    const SMALL: Budget = Budget {
+        seeds: 1,
+        cases: 30,
+        honest_cases: 30,
+        explore: Duration::from_secs(60),
+        explore_depth: 2,
+    };
 
     fn fill(names: &[&str]) -> Matrix {
         let bugs: Vec<Planted> =
             names.iter().map(|name| Planted::from_name(name).expect("a bug")).collect();
-        matrix(&bugs, &Few, SMALL, &AtomicBool::new(false)).expect("sets up")
+        matrix(&bugs, &Few, SMALL, &AtomicBool::new(false), &|_| ()).expect("sets up")
     }
 
     #[test]
     fn bugs_are_found_and_shortened_and_an_honest_target_is_not_accused() {
         let matrix = fill(&["bit63-dropped", "idle-volume-churns", "discard-untracked"]);
         assert_eq!(matrix.honest.false_alarms, []);
-        assert_eq!((matrix.honest.cases, matrix.honest.unknown), (30, 0));
+        assert_eq!((matrix.honest.cases, &matrix.honest.unknown), (30, &(0, None)));
         for row in &matrix.rows {
             assert_eq!(row.random.killed, 1, "{}", row.name);
             assert_eq!(row.random.shrunk.len(), 1, "{}", row.name);
@@ -487,13 +599,14 @@ mod tests {
             matrix.faults()
         };
         assert_eq!(spoil(&|_| ()), Vec::<String>::new());
-        let spoilt: [&dyn Fn(&mut Matrix); 7] = [
+        let spoilt: [&dyn Fn(&mut Matrix); 8] = [
             &|m| m.rows[0].random.killed = 0,
             &|m| m.rows[0].random.shrunk.push(3),
             &|m| m.rows[0].random.unlisted.push((Kind::Leaked, "odd".into())),
             &|m| m.honest.false_alarms.push((1, 2, "wolf".into())),
             &|m| m.honest.fixed.push("full-diff"),
-            &|m| m.honest.missed_goals.push("a write inside a cut".into()),
+            &|m| m.honest.missed_goals.push("a write inside a cut"),
+            &|m| m.honest.unknown = (1, Some("no network".into())),
             &|m| m.canary = Some(("bit63-dropped", 1)),
         ];
         for (place, wrong) in spoilt.iter().enumerate() {

@@ -234,16 +234,18 @@ impl Interp<'_, '_> {
             return Ok(None);
         }
         let device = self.device(role)?;
+        if !device.keeps_contents() {
+            return Ok(None);
+        }
         // Live data stands for the snapshot only where nobody wrote since.
         let same = |at: Extent| {
-            let then = snapshot.contents.over(at).iter().all(|(_, values)| **values == old);
+            let then = snapshot.contents.over(at).all(|(_, values)| *values == old);
             then && self.model.live(role, at).iter().all(|(_, values)| *values == old)
         };
         let left_out = LbaSet::from(whole).difference(&answer.set);
         let sample: Vec<Extent> = evenly(&left_out, SAMPLED_LBAS).filter(|at| same(*at)).collect();
         let tiles: Vec<Tile> = sample.iter().map(|at| (*at, Values::One(Value::Zero))).collect();
-        let found =
-            wrong_in((device, None), &tiles, (self.model.run(), role), self.sut.waiting.stop)?;
+        let found = wrong_in((device, None), &tiles, (self.model.run(), role), self.sut.reading())?;
         if !sample.is_empty() {
             let text = format!("{} unreported LBAs of older data sampled", sample.len());
             emit(Event::Note { text });
@@ -272,16 +274,23 @@ impl Interp<'_, '_> {
         }
         // Snapshots do not change, so answers hang together whenever they were given.
         let of = |pair: Pair| self.session.answers.get(&pair).map(|(_, set)| set);
-        let triangle = checks.has(CheckId::Triangle) && self.policy == Policy::Exact;
-        for middle in self.session.order.iter().copied().filter(|_| triangle) {
-            if let (Some(first), Some(second)) = (of((middle, base)), of((snap, Some(middle)))) {
-                let sides = (&answer.set, first, second);
-                found.extend(judge_triangle(pair, middle, sides, self.policy));
+        if checks.has(CheckId::Triangle) && self.policy == Policy::Exact {
+            let short = self.session.answers.range((snap, Some(Label(0)))..=(snap, Some(LAST)));
+            for ((_, middle), (_, second)) in short {
+                if let Some((middle, first)) = middle.and_then(|m| Some((m, of((m, base))?))) {
+                    let sides = (&answer.set, first, second);
+                    found.extend(judge_triangle(pair, middle, sides, self.policy));
+                }
             }
         }
         // Where contents of snapshots cannot tell on which side of a cut an operation lies, both
         // sides together must have it.
-        if checks.has(CheckId::CutLaw) && !self.capabilities.snapshot_readable {
+        let in_flight =
+            |label: Label| self.model.snapshot(label).is_some_and(|cut| !cut.in_flight.is_empty());
+        if checks.has(CheckId::CutLaw)
+            && !self.capabilities.snapshot_readable
+            && (in_flight(snap) || base.is_some_and(in_flight))
+        {
             found.extend(self.judge_cuts(pair, &answer.set));
         }
         found
@@ -310,6 +319,9 @@ impl Interp<'_, '_> {
         })
     }
 }
+
+/// No label comes after this one.
+const LAST: Label = Label(u32::MAX);
 
 /// LBAs of old data that a full scan left out and that are read to see whether they are zeros.
 const SAMPLED_LBAS: u64 = 1024;

@@ -30,7 +30,7 @@ pub(super) fn evaluate(
         Check::TargetAsModelled { at } => {
             let tiles = knowable(model, *at);
             let devices = (device(sut, Role::Target)?, Some(device(sut, Role::Source)?));
-            let found = wrong_in(devices, &tiles, (model.run(), Role::Target), sut.waiting.stop)?;
+            let found = wrong_in(devices, &tiles, (model.run(), Role::Target), sut.reading())?;
             fail(
                 found.and_then(|(v, wrong)| {
                     content_violation(Role::Target, &wrong, &v, "in the end")

@@ -22,7 +22,7 @@ use crate::model::{Model, Value, Values};
 use crate::oracle::{CheckId, Reason, Verdict, Violation, content_violation};
 use crate::scenario::{Fault, Label, Op, Scenario};
 use crate::sync::{PipelineBug, SnapshotSource};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 /// Runs a scenario against the target and judges it.
@@ -39,7 +39,7 @@ pub fn run(
 }
 
 /// The LBAs that each fully answered diff of a scenario reported, by snapshot and base.
-pub type Answers = HashMap<(Label, Option<Label>), LbaSet>;
+pub type Answers = BTreeMap<(Label, Option<Label>), LbaSet>;
 
 /// As [`run`], and gives the answers out besides.
 pub fn run_answered(
@@ -81,7 +81,10 @@ pub fn run_answered(
             }
         }
     }
-    let answers = interp.session.answers.drain().map(|(pair, (_, set))| (pair, set)).collect();
+    let answers = std::mem::take(&mut interp.session.answers)
+        .into_iter()
+        .map(|(pair, (_, set))| (pair, set))
+        .collect();
     let verdict = match violations.is_empty() && interp.session.compared == 0 {
         true => Verdict::Unknown(Reason::NothingCompared),
         false => Verdict::of(violations),
@@ -241,14 +244,14 @@ impl Interp<'_, '_> {
     }
 
     fn read(&mut self, role: Role, snap: Option<Label>, at: Extent, emit: Emit<'_>) -> Done {
-        let stop = self.sut.waiting.stop;
         let run = self.model.run();
         if !self.sut.checks.has(CheckId::Content) {
             return Err(Halt::Skip("contents are not judged".to_owned()));
         }
         let Some(label) = snap else {
             let tiles = self.model.live(role, at);
-            let found = wrong_in((self.device(role)?, None), &tiles, (run, role), stop)?;
+            let found =
+                wrong_in((self.device(role)?, None), &tiles, (run, role), self.sut.reading())?;
             self.session.compared += 1;
             content(role, found, "now")?;
             return self.settle_unknown(role, &tiles, emit);
@@ -256,13 +259,11 @@ impl Interp<'_, '_> {
         self.close_cut(label, emit)?;
         let Some(snapshot) = self.model.snapshot(label) else { return Ok(()) };
         let (owner, len) = (snapshot.role, snapshot.len);
-        let over = |run: Extent| {
-            snapshot.contents.over(run).into_iter().map(|(e, v)| (e, v.clone())).collect()
-        };
+        let over = |run: Extent| snapshot.contents.over(run).map(|(e, v)| (e, v.clone())).collect();
         let inside = Extent::new(Lba::new(0), len).and_then(|whole| whole.intersect(at));
         let tiles: Vec<Tile> = inside.map(over).unwrap_or_default();
         let device = self.frozen(label)?;
-        let found = wrong_in((&device, None), &tiles, (run, owner), stop)?;
+        let found = wrong_in((&device, None), &tiles, (run, owner), self.sut.reading())?;
         self.session.compared += 1;
         content(owner, found, &format!("in snapshot {label}"))
     }
@@ -337,8 +338,7 @@ impl Interp<'_, '_> {
         let waits = !self.sut.pipeline.copy.bugs.has(PipelineBug::ReadsBeforeAvailable);
         if waits {
             let uuid = self.uuid(label)?;
-            let waited =
-                wait_available(self.sut.array, self.sut.clock, uuid, self.sut.waiting).map(|_| ());
+            let waited = wait_available(self.sut.array, self.sut.clock, uuid, self.sut.waiting);
             self.in_time(waited)?;
             emit(Event::Available { label });
         }

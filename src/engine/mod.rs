@@ -11,6 +11,7 @@ mod interp;
 mod precheck;
 mod session;
 mod shrink;
+mod shrink_bold;
 mod shrink_parts;
 mod sut;
 mod syncing;
@@ -23,8 +24,8 @@ mod tests;
 
 pub use event::Event;
 pub use r#gen::{
-    BadCaseName, CaseName, Entropy, GENERATOR_VERSION, Offers, PROFILES, Profile, Seeded, Words,
-    focus_name, generate, generate_from,
+    BadCaseName, CaseName, Coverage, Entropy, GENERATOR_VERSION, Goal, Group, Offers, PROFILES,
+    Profile, Seeded, Words, focus_name, generate, generate_from,
 };
 pub use interp::{Answers, run, run_answered};
 pub use precheck::{Contradiction, allowed_to_fail, precheck};

@@ -64,7 +64,7 @@ pub(super) struct Session {
     /// The target's digests as taken for each extent before the last sync.
     pub(super) digests_before: HashMap<Extent, Digest>,
     /// Full answers by pair, with the state of the volume they were given in.
-    pub(super) answers: HashMap<Pair, (u64, LbaSet)>,
+    pub(super) answers: BTreeMap<Pair, (u64, LbaSet)>,
     /// The volume on which a fault of this step still waits for its operation.
     pub(super) fault: Option<VolumeUuid>,
     /// Whether the fault of this step has happened.

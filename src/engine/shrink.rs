@@ -7,6 +7,7 @@
 //! when its budget is spent. Pure but for what the caller's predicate does. Not covered: what
 //! "shows it" means (the caller decides), flakiness.
 
+use super::shrink_bold::bold_candidates;
 use super::shrink_parts::{
     Weight, each_extent, each_label, is_sensible, plainer_extents, plainer_headers, plainer_ops,
     weight,
@@ -69,6 +70,10 @@ pub fn shrink(
         work.make_extents_plainer();
         work.make_the_world_plainer();
         work.renumber();
+        if work.best_weight == before {
+            // Only where plain candidates bring nothing more.
+            work.be_bold();
+        }
         if work.spent || work.best_weight == before {
             break;
         }
@@ -235,6 +240,15 @@ impl Work<'_> {
             });
             if !kept {
                 break;
+            }
+        }
+    }
+
+    /// Two changes at once; ends with the first that is kept, for then plain ones may do again.
+    fn be_bold(&mut self) {
+        for (what, candidate) in bold_candidates(&self.best) {
+            if self.keep(what, candidate) || self.spent {
+                return;
             }
         }
     }

@@ -90,9 +90,11 @@ fn world_weight(header: &Header) -> u64 {
         transient_errors,
     ];
     let taken: u64 = freedoms.into_iter().map(u64::from).sum();
+    let old = header.volumes.values().any(|shape| !shape.fresh);
     taken
         + u64::from(header.over_https)
         + u64::from(header.page_limit.is_some())
+        + u64::from(old)
         + header.volumes.len() as u64
 }
 
@@ -337,6 +339,11 @@ pub(super) fn plainer_headers(header: &Header) -> Vec<Header> {
     }
     if header.page_limit.is_some() {
         plainer.push(Header { page_limit: None, ..header.clone() });
+    }
+    if header.volumes.values().any(|shape| !shape.fresh) {
+        let mut less = header.clone();
+        less.volumes.values_mut().for_each(|shape| shape.fresh = true);
+        plainer.push(less);
     }
     if header.volumes.contains_key(&Role::Neighbour) {
         let mut less = header.clone();

@@ -2,6 +2,7 @@
 //! ledger of snapshots this run made. Not covered: how devices come to be writable
 //! (`crate::device`, `crate::campaign`).
 
+use super::verify::Reading;
 use crate::array::{Array, BlockDevice, Clock, Waiting};
 use crate::block::{LbaCount, LbaSet, Role, RunId, SnapshotName, SnapshotUuid, VolumeUuid};
 use crate::oracle::Checks;
@@ -74,6 +75,13 @@ pub struct Sut<'a> {
     pub threads: bool,
     /// What the oracle looks at: everything, but in the self-test of the oracle.
     pub checks: Checks,
+}
+
+impl Sut<'_> {
+    /// How its devices are read back.
+    pub(super) fn reading(&self) -> Reading<'_> {
+        Reading { stop: self.waiting.stop, threads: self.threads }
+    }
 }
 
 /// Names and list of the snapshots a run makes. A name is never given twice.

@@ -136,7 +136,7 @@ impl Interp<'_, '_> {
             around.runs().iter().flat_map(|run| knowable(self.model, *run)).collect();
         let devices = (self.device(Role::Target)?, Some(self.device(Role::Source)?));
         let found =
-            wrong_in(devices, &tiles, (self.model.run(), Role::Target), self.sut.waiting.stop)?;
+            wrong_in(devices, &tiles, (self.model.run(), Role::Target), self.sut.reading())?;
         let when = format!("after the sync of {}", record.pair.0);
         Ok(found
             .and_then(|(values, wrong)| content_violation(Role::Target, &wrong, &values, &when)))
@@ -179,7 +179,7 @@ impl Interp<'_, '_> {
             .collect();
         let devices = (self.device(Role::Target)?, None);
         let found =
-            wrong_in(devices, &tiles, (self.model.run(), Role::Target), self.sut.waiting.stop)?;
+            wrong_in(devices, &tiles, (self.model.run(), Role::Target), self.sut.reading())?;
         content(Role::Target, found, &format!("after the chain to {to}"))
     }
 }

@@ -155,7 +155,7 @@ impl Interp<'_, '_> {
         let now = self.model.volume(Role::Source).map(|volume| volume.contents().clone());
         let held = before.zip(now).map(|(before, mut held)| {
             for (_, op, _) in flights.ops.iter().filter(|(role, ..)| *role == Role::Source) {
-                for (tile, values) in extent_of(op).map(|at| before.over(at)).unwrap_or_default() {
+                for (tile, values) in extent_of(op).into_iter().flat_map(|at| before.over(at)) {
                     held.or_into(tile, values);
                 }
             }
@@ -295,15 +295,15 @@ impl Interp<'_, '_> {
         }
         let tiles: Vec<Tile> =
             met.runs().iter().flat_map(|run| self.model.live(role, *run)).collect();
-        let (by, stop) = ((self.model.run(), role), self.sut.waiting.stop);
+        let by = (self.model.run(), role);
         let device = self.device(role)?;
-        let wrong = match wrong_in((device, None), &tiles, by, stop) {
+        let wrong = match wrong_in((device, None), &tiles, by, self.sut.reading()) {
             // A target without contents has none to settle.
             Err(DeviceError::Unsupported(_)) => return Ok(()),
             wrong => wrong?,
         };
         content(role, wrong, "after operations in flight together")?;
-        let seen = values_in(device, &tiles, by, stop)?;
+        let seen = values_in(device, &tiles, by, self.sut.reading())?;
         for (at, value) in seen {
             self.model.settle_live(role, at, value);
             emit(Event::Seen { snap: None, role, at, value });
@@ -325,15 +325,15 @@ impl Interp<'_, '_> {
         }
         let Some(snapshot) = self.model.snapshot(label) else { return Ok(()) };
         let over = |run: &Extent| {
-            let tiles = snapshot.contents.over(*run).into_iter();
+            let tiles = snapshot.contents.over(*run);
             tiles.map(|(tile, values)| (tile, values.clone())).collect::<Vec<Tile>>()
         };
         let tiles: Vec<Tile> = unsure.runs().iter().flat_map(over).collect();
-        let (by, stop) = ((self.model.run(), role), self.sut.waiting.stop);
+        let by = (self.model.run(), role);
         let frozen = self.frozen(label)?;
-        let wrong = wrong_in((&frozen, None), &tiles, by, stop)?;
+        let wrong = wrong_in((&frozen, None), &tiles, by, self.sut.reading())?;
         content(role, wrong, &format!("in snapshot {label}, in flight at its cut"))?;
-        let seen = values_in(&frozen, &tiles, by, stop)?;
+        let seen = values_in(&frozen, &tiles, by, self.sut.reading())?;
         self.session.compared += 1;
         for (at, value) in seen {
             self.model.settle_snapshot(label, at, value);

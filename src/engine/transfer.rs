@@ -55,7 +55,7 @@ pub(super) fn write_stamped(
     stop: &AtomicBool,
 ) -> Result<(), DeviceError> {
     if !device.keeps_contents() {
-        return write_zeros(device, at, stop);
+        return write_anything(device, at);
     }
     let block = device.block_size().get();
     in_pieces(device, at, "write", stop, |first, start, buf| {
@@ -64,6 +64,21 @@ pub(super) fn write_stamped(
         }
         write_all(device, start, buf)
     })
+}
+
+/// Writes over `at` where nobody keeps what is written.
+fn write_anything(device: &dyn BlockDevice, at: Extent) -> Result<(), DeviceError> {
+    static BYTES: [u8; 4096] = [0; 4096];
+    let block = device.block_size();
+    let most = LbaCount::new((BYTES.len() / block.get()).max(1) as u64);
+    for part in at.pieces(most) {
+        let outside =
+            || DeviceError::Forbidden { op: "write", at: part.start(), len: part.len_lbas().get() };
+        let start = part.start().byte_offset(block).ok_or_else(outside)?;
+        let len = usize::try_from(part.len_lbas().bytes(block).get()).map_err(|_| outside())?;
+        write_all(device, start, BYTES.get(..len).ok_or_else(outside)?)?;
+    }
+    Ok(())
 }
 
 /// Writes zero bytes over `at`.

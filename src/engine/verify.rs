@@ -16,6 +16,15 @@ const READ_LBAS: LbaCount = LbaCount::new(256);
 const THREADED_FROM: usize = 8;
 const THREADS: usize = 2;
 
+/// How devices are read back.
+#[derive(Clone, Copy)]
+pub(super) struct Reading<'a> {
+    /// Set to stop.
+    pub(super) stop: &'a AtomicBool,
+    /// Whether threads bring anything: not in memory, where starting one takes longer.
+    pub(super) threads: bool,
+}
+
 /// Blocks that are wrong, and what each turned out to be.
 pub(super) type WrongBlocks = Vec<(Lba, Diagnosis)>;
 
@@ -51,7 +60,7 @@ pub(super) fn wrong_in(
     (device, twin): (&dyn BlockDevice, Option<&dyn BlockDevice>),
     tiles: &[Tile],
     (run, role): (RunId, Role),
-    stop: &AtomicBool,
+    Reading { stop, threads }: Reading<'_>,
 ) -> Result<Option<(Values, WrongBlocks)>, DeviceError> {
     let pieces: Vec<(Extent, &Values)> = tiles
         .iter()
@@ -81,7 +90,7 @@ pub(super) fn wrong_in(
         }
         Ok(())
     };
-    if pieces.len() < THREADED_FROM {
+    if !threads || pieces.len() < THREADED_FROM {
         work()?;
     } else {
         let results = thread::scope(|scope| {
@@ -116,7 +125,7 @@ pub(super) fn values_in(
     device: &dyn BlockDevice,
     tiles: &[Tile],
     (run, role): (RunId, Role),
-    stop: &AtomicBool,
+    Reading { stop, .. }: Reading<'_>,
 ) -> Result<Vec<(Extent, Value)>, DeviceError> {
     let mut reader = Reader::new(device, None);
     let mut seen: Vec<(Extent, Value)> = Vec::new();

@@ -138,7 +138,7 @@ impl Model {
     /// What a volume holds now over `at`.
     pub fn live(&self, role: Role, at: Extent) -> Vec<(Extent, Values)> {
         let Some(volume) = self.volumes.get(&role) else { return Vec::new() };
-        volume.live.over(at).into_iter().map(|(tile, values)| (tile, values.clone())).collect()
+        volume.live.over(at).map(|(tile, values)| (tile, values.clone())).collect()
     }
 
     /// The volume that a snapshot was taken of, dead or alive.
@@ -359,7 +359,7 @@ impl Model {
         snap.settled = true;
         let mut unsure = LbaSet::new();
         for run in snap.in_flight.runs() {
-            let tiles = snap.contents.over(*run).into_iter();
+            let tiles = snap.contents.over(*run);
             let several = tiles.filter(|(_, values)| values.certain().is_none());
             several.for_each(|(tile, _)| unsure.insert(tile));
         }
@@ -454,9 +454,7 @@ impl Model {
     pub fn synced(&mut self, held: Option<&ValueMap>, copied: &LbaSet) {
         for run in copied.runs() {
             let tiles = match held {
-                Some(held) => {
-                    held.over(*run).into_iter().map(|(tile, v)| (tile, v.clone())).collect()
-                }
+                Some(held) => held.over(*run).map(|(tile, v)| (tile, v.clone())).collect(),
                 None => self.live(Role::Source, *run),
             };
             for (tile, values) in tiles {

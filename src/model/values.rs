@@ -4,6 +4,7 @@
 
 use crate::block::{Extent, Lba, LbaCount, LbaSet, Role};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// One possible value of an LBA (`oracle.md` section 1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -95,7 +96,13 @@ impl ValueMap {
     pub fn set(&mut self, at: Extent, values: Values) {
         let from = self.runs.partition_point(|(run, _)| run.end() <= at.start());
         let to = from + self.runs[from..].partition_point(|(run, _)| run.start() < at.end());
-        let mut new = Vec::with_capacity(3);
+        if let [(run, old)] = &mut self.runs[from..to]
+            && *run == at
+        {
+            *old = values;
+            return;
+        }
+        let mut new: SmallVec<[(Extent, Values); 3]> = SmallVec::new();
         if let Some((run, old)) = self.runs[from..to].first() {
             new.extend(Extent::between(run.start(), at.start()).map(|head| (head, old.clone())));
         }
@@ -117,29 +124,52 @@ impl ValueMap {
     pub fn certain_differences(&self, other: &ValueMap, within: &LbaSet) -> LbaSet {
         let mut differ = LbaSet::new();
         for run in within.runs() {
-            for (tile, here) in self.over(*run) {
-                for (part, there) in other.over(tile) {
-                    if here.certainly_differ(there) {
-                        differ.insert(part);
+            let (mut ours, mut theirs) = (self.over(*run), other.over(*run));
+            let (mut here, mut there) = (ours.next(), theirs.next());
+            while let (Some((a, mine)), Some((b, other))) = (&here, &there) {
+                if mine.certainly_differ(other) {
+                    if let Some(both) = a.intersect(*b) {
+                        differ.insert(both);
                     }
+                }
+                // The shorter tile is done; where both end, both are.
+                let (end_a, end_b) = (a.end(), b.end());
+                if end_a <= end_b {
+                    here = ours.next();
+                }
+                if end_b <= end_a {
+                    there = theirs.next();
                 }
             }
         }
         differ
     }
     /// The values over `at`: runs that tile it, in order.
-    pub fn over(&self, at: Extent) -> Vec<(Extent, &Values)> {
+    pub fn over(&self, at: Extent) -> impl Iterator<Item = (Extent, &Values)> {
         let from = self.runs.partition_point(|(run, _)| run.end() <= at.start());
-        let mut tiles = Vec::new();
+        let mut runs = self.runs[from..].iter();
         let mut next = at.start();
-        for (run, values) in &self.runs[from..] {
-            let Some(part) = run.intersect(at) else { break };
-            tiles.extend(Extent::between(next, part.start()).map(|gap| (gap, &self.rest)));
-            tiles.push((part, values));
+        let mut pending: Option<(Extent, &Values)> = None;
+        std::iter::from_fn(move || {
+            if let Some(tile) = pending.take() {
+                return Some(tile);
+            }
+            let here = runs.next().and_then(|(run, values)| Some((run.intersect(at)?, values)));
+            let Some((part, values)) = here else {
+                let gap = Extent::between(next, at.end());
+                next = at.end();
+                return gap.map(|gap| (gap, &self.rest));
+            };
+            let gap = Extent::between(next, part.start());
             next = part.end();
-        }
-        tiles.extend(Extent::between(next, at.end()).map(|gap| (gap, &self.rest)));
-        tiles
+            match gap {
+                Some(gap) => {
+                    pending = Some((part, values));
+                    Some((gap, &self.rest))
+                }
+                None => Some((part, values)),
+            }
+        })
     }
     /// The values of one LBA.
     pub fn at(&self, lba: Lba) -> &Values {

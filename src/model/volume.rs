@@ -75,7 +75,7 @@ impl Volume {
     pub(super) fn put(&mut self, at: Extent, values: &Values) {
         self.touch(at);
         if let Some(unflushed) = &mut self.unflushed {
-            let before = self.live.over(at).into_iter().map(|(tile, old)| (tile, old.clone()));
+            let before = self.live.over(at).map(|(tile, old)| (tile, old.clone()));
             unflushed.extend(before);
             unflushed.push((at, values.clone()));
         }
@@ -95,7 +95,7 @@ impl Volume {
     /// Changes each run of values over `at`.
     pub(super) fn change(&mut self, at: Extent, change: impl Fn(&Values) -> Values) {
         let tiles: Vec<(Extent, Values)> =
-            self.live.over(at).into_iter().map(|(tile, old)| (tile, change(old))).collect();
+            self.live.over(at).map(|(tile, old)| (tile, change(old))).collect();
         for (tile, values) in tiles {
             self.put(tile, &values);
         }

@@ -3,7 +3,7 @@
 //! Times come in as values, so whole screens are golden-tested. Not covered: findings
 //! ([`super::finding_lines`]).
 
-use super::ProgressKind;
+use super::{ProgressKind, Reached, coverage_lines};
 use crate::campaign::check::Totals;
 use crate::oracle::Kind;
 use std::io::Write;
@@ -109,16 +109,13 @@ pub struct CampaignEnd {
     pub findings: Vec<(Kind, usize, u64)>,
     /// Why cases could not be judged; the first few.
     pub problems: Vec<String>,
-    /// Goals of coverage that were never reached, and how many goals there are.
-    pub unreached: Option<(Vec<String>, usize)>,
+    /// What its cases reached, if that was counted.
+    pub reached: Option<Reached>,
     /// A signal ended it.
     pub interrupted: bool,
     /// The run's folder.
     pub folder: PathBuf,
 }
-
-/// Goals never reached that are named; the rest are counted.
-const UNREACHED_SHOWN: usize = 12;
 
 /// The last lines of a campaign.
 pub fn end_lines(end: &CampaignEnd) -> Vec<String> {
@@ -142,16 +139,7 @@ pub fn end_lines(end: &CampaignEnd) -> Vec<String> {
         lines.push(format!("{} cases had nothing to compare", totals.nothing_compared));
     }
     lines.extend(end.problems.iter().map(|problem| format!("could not judge {problem}")));
-    if let Some((unreached, goals)) = &end.unreached {
-        lines.push(match unreached.len() {
-            0 => format!("coverage: all {goals} goals reached"),
-            count => format!("coverage: {count} of {goals} goals never reached:"),
-        });
-        lines.extend(unreached.iter().take(UNREACHED_SHOWN).map(|goal| format!("  {goal}")));
-        if unreached.len() > UNREACHED_SHOWN {
-            lines.push(format!("  and {} more", unreached.len() - UNREACHED_SHOWN));
-        }
-    }
+    lines.extend(end.reached.as_ref().map(coverage_lines).unwrap_or_default());
     for (number, (kind, operations, seen)) in (1..).zip(&end.findings) {
         let cases = if *seen == 1 { "1 case".to_owned() } else { format!("{seen} cases") };
         lines.push(format!("finding-{number}  {kind} with {operations} operations, in {cases}"));
@@ -237,7 +225,13 @@ mod tests {
             elapsed: Duration::from_secs(8),
             findings: Vec::new(),
             problems: Vec::new(),
-            unreached: Some((vec!["kill in mid-discard".to_owned()], 120)),
+            reached: Some(Reached {
+                cases: 20_000,
+                goals: 48,
+                missed: vec!["a kill right after a discard of data"],
+                combinations: (6_000, 7_000),
+                lacking: Vec::new(),
+            }),
             interrupted: false,
             folder: "lbaudit-runs/x".into(),
         }

@@ -5,9 +5,11 @@
 
 mod campaign;
 mod console;
+mod coverage;
 mod finding;
 mod jsonl;
 mod junit;
+mod matrix;
 mod spinner;
 mod violation;
 
@@ -15,9 +17,11 @@ pub use campaign::{
     CampaignEnd, CampaignHeader, StatusDisplay, end_lines, header_lines, rate, status_line,
 };
 pub use console::{Console, Style};
+pub use coverage::{Reached, coverage_lines};
 pub use finding::{Again, finding_lines, step_lines};
 pub use jsonl::JsonLines;
 pub use junit::junit;
+pub use matrix::{BugFigures, MatrixFigures, bug_figures, matrix_figures, matrix_lines};
 pub use spinner::{Progress, ProgressKind};
 pub use violation::violation_lines;
 

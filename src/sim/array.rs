@@ -239,6 +239,12 @@ impl SimArray {
         Some(state.snapshot(uuid, now).ok()?.info(now, self.shared.block_bytes()))
     }
 
+    /// Where a snapshot that is not gone is in its life.
+    pub fn state_of(&self, uuid: SnapshotUuid) -> Option<SimSnapshotState> {
+        let now = self.shared.clock.now();
+        Some(self.shared.state().snapshot(uuid, now).ok()?.state(now))
+    }
+
     /// Every snapshot that is not gone, those being deleted included, oldest first.
     pub fn snapshots(&self) -> Vec<SimSnapshotInfo> {
         let now = self.shared.clock.now();

@@ -32,6 +32,9 @@ const ANSWER_BUGS: BugSet = BugSet::of(&[
 /// Chunks with changes, ascending.
 pub(super) type Chunks<'a> = dyn Iterator<Item = (u64, u64)> + 'a;
 
+/// How much of a volume "everything" is at most.
+const EVERYTHING_LBAS: u64 = 1 << 16;
+
 /// How far past the end of a shrunk volume the bug `range-past-end` looks: this many sizes.
 const PAST_END_SIZES: u64 = 1 << 10;
 
@@ -184,7 +187,8 @@ impl Tracking {
             }
         }
         if everything {
-            changed.add_pattern(Preload::Dense, from, end_lba);
+            // Of a sparse volume a part will do: all of it would be 2^26 ranges and more.
+            changed.add_pattern(Preload::Dense, from, end_lba.min(EVERYTHING_LBAS));
         }
         changed
     }

@@ -28,15 +28,24 @@ fn api_error(call: String, error: &SimError) -> ApiError {
     }
 }
 
+const fn snapshot_state(state: SimSnapshotState) -> SnapshotState {
+    match state {
+        SimSnapshotState::Creating => SnapshotState::Creating,
+        SimSnapshotState::Available => SnapshotState::Available,
+        SimSnapshotState::Deleting => SnapshotState::Deleting,
+    }
+}
+
+fn no_snapshot(snapshot: SnapshotUuid) -> ApiError {
+    let error = SimError::NotFound(format!("snapshot {snapshot} not found"));
+    api_error(format!("snapshot {snapshot}"), &error)
+}
+
 fn snapshot_info(info: SimSnapshotInfo) -> SnapshotInfo {
     SnapshotInfo {
         uuid: info.uuid,
         name: info.name,
-        state: match info.state {
-            SimSnapshotState::Creating => SnapshotState::Creating,
-            SimSnapshotState::Available => SnapshotState::Available,
-            SimSnapshotState::Deleting => SnapshotState::Deleting,
-        },
+        state: snapshot_state(info.state),
         volume: info.volume,
         len: info.len,
         // Virtual time means nothing to anybody else.
@@ -108,10 +117,11 @@ impl Array for SimArray {
     }
 
     fn snapshot(&self, snapshot: SnapshotUuid) -> Result<SnapshotInfo, ApiError> {
-        SimArray::snapshot(self, snapshot).map(snapshot_info).ok_or_else(|| {
-            let error = SimError::NotFound(format!("snapshot {snapshot} not found"));
-            api_error(format!("snapshot {snapshot}"), &error)
-        })
+        SimArray::snapshot(self, snapshot).map(snapshot_info).ok_or_else(|| no_snapshot(snapshot))
+    }
+
+    fn snapshot_state(&self, snapshot: SnapshotUuid) -> Result<SnapshotState, ApiError> {
+        self.state_of(snapshot).map(snapshot_state).ok_or_else(|| no_snapshot(snapshot))
     }
 
     fn snapshots(&self) -> Result<Vec<SnapshotInfo>, ApiError> {

@@ -7,6 +7,7 @@ use super::{check_live, check_qemu};
 use crate::block::{Policy, RunId};
 use crate::campaign::case::CaseOutcome;
 use crate::campaign::check::{Campaign, Runner, Source, run_cases};
+use crate::campaign::covered::covered;
 use crate::campaign::finding::Investigator;
 use crate::campaign::selftest::Planted;
 use crate::campaign::store::RunFolder;
@@ -22,7 +23,7 @@ use crate::engine::Event;
 use crate::engine::ShrinkBudget;
 use crate::engine::{CaseName, GENERATOR_VERSION, Offers, PROFILES, Profile, generate};
 use crate::oracle::{Checks, Reason};
-use crate::report::{Again, CampaignHeader, header_lines};
+use crate::report::{Again, CampaignHeader, Reached, header_lines};
 use crate::scenario::Scenario;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -352,7 +353,8 @@ pub(super) fn drive(
         hunt = hunt.on_target(dear.patience, dear.again.clone());
     }
     let totals = run_cases(&campaign, &mut hunt);
-    hunt.finish(totals, folder)
+    let reached = Reached::of(&covered(ground.source, campaign.first, totals.cases));
+    hunt.finish(totals, Some(reached), folder)
 }
 
 /// The scenario of a case as the flags want it.

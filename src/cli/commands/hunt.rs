@@ -12,7 +12,7 @@ use crate::cli::failure::Failure;
 use crate::engine::CaseName;
 use crate::oracle::{Kind, Verdict};
 use crate::report::{
-    Again, CampaignEnd, StatusDisplay, end_lines, finding_lines, rate, status_line,
+    Again, CampaignEnd, Reached, StatusDisplay, end_lines, finding_lines, rate, status_line,
 };
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -165,7 +165,12 @@ impl<'h> Hunt<'h> {
     ///
     /// # Errors
     /// If a finding could not be written.
-    pub(super) fn finish(mut self, totals: Totals, folder: &RunFolder) -> Result<Exit, Failure> {
+    pub(super) fn finish(
+        mut self,
+        totals: Totals,
+        reached: Option<Reached>,
+        folder: &RunFolder,
+    ) -> Result<Exit, Failure> {
         self.status.clear();
         let elapsed = self.started.elapsed();
         let stopped = self.context.stop.exit();
@@ -176,7 +181,7 @@ impl<'h> Hunt<'h> {
             elapsed,
             findings: findings.collect(),
             problems: std::mem::take(&mut self.problems),
-            unreached: None,
+            reached,
             interrupted: stopped.is_some(),
             folder: folder.path().to_owned(),
         };

@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod explore;
 mod hunt;
 pub mod list;
+mod matrix;
 pub mod replay;
 pub mod selftest;
 pub mod serve;

@@ -1,6 +1,7 @@
-//! `lbaudit selftest --fixed`: the table of planted bugs and the tests that catch them.
+//! `lbaudit selftest`: whether the alarm rings. Here: `--fixed`, the table of planted bugs and the
+//! fixed tests that catch them.
 //!
-//! Not covered: running the cases (`crate::campaign::selftest`).
+//! Not covered: the kill matrix ([`super::matrix`]), running the cases (`crate::campaign::selftest`).
 
 use crate::campaign::selftest::{BugScore, Planted, empty_rows, score, table};
 use crate::cli::Context;
@@ -11,17 +12,32 @@ use crate::sim::SimError;
 use crate::suite::SUITE;
 use clap::Args;
 use serde::Serialize;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 /// What to test.
 #[derive(Args, Clone, Debug)]
 pub struct SelftestArgs {
-    /// By the 20 fixed tests, in process.
-    #[arg(long, required = true)]
+    /// Only the 20 fixed tests: which of them catch which bug.
+    #[arg(long, conflicts_with_all = ["seeds", "json", "cases", "explore_full"])]
     pub fixed: bool,
     /// Only this bug; repeatable.
     #[arg(long, value_name = "NAME")]
     pub bug: Vec<String>,
+    /// Seeds of random checking.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub seeds: u64,
+    /// Cases of one seed at most, for each bug; ten times as many on the honest target.
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub cases: u64,
+    /// Also write the matrix to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Search each bug exhaustively to the end of its scope, not for a second only.
+    #[arg(long)]
+    pub explore_full: bool,
     /// Where the table goes.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -57,17 +73,32 @@ enum Line<'a> {
 /// # Errors
 /// [`Failure`] for an unknown bug, or if the simulator cannot be set up.
 pub fn run(args: &SelftestArgs, context: &mut Context) -> Result<Exit, Failure> {
+    if args.fixed { fixed(args, context) } else { super::matrix::run(args, context) }
+}
+
+/// The bugs that are asked for: all, if none is named.
+pub(super) fn wanted(names: &[String]) -> Result<Vec<Planted>, Failure> {
     let named = |name: &String| Planted::from_name(name).ok_or_else(|| super::unknown_bug(name));
+    if names.is_empty() { Ok(Planted::all()) } else { names.iter().map(named).collect() }
+}
+
+/// A self-test that a signal ended.
+pub(super) fn interrupted(context: &Context) -> Option<Failure> {
+    let stopped = context.stop.flag().load(Ordering::Relaxed);
+    let exit = context.stop.exit().unwrap_or(Exit::Interrupted);
+    stopped.then(|| Failure { exit, message: "interrupted".to_owned() })
+}
+
+fn fixed(args: &SelftestArgs, context: &mut Context) -> Result<Exit, Failure> {
     let all = args.bug.is_empty();
-    let bugs =
-        if all { Planted::all() } else { args.bug.iter().map(named).collect::<Result<_, _>>()? };
+    let bugs = wanted(&args.bug)?;
     let cannot =
         |error: SimError| Failure::could_not(format!("cannot set up the simulator: {error}"));
     let honest = score(None).map_err(cannot)?;
     let false_alarms = honest.caught_by.len() + honest.otherwise.len();
     let scores = table(&bugs, context.stop.flag()).map_err(cannot)?;
-    if context.stop.flag().load(Ordering::Relaxed) {
-        return Err(Failure { exit: Exit::Interrupted, message: "interrupted".to_owned() });
+    if let Some(interrupted) = interrupted(context) {
+        return Err(interrupted);
     }
     scores.iter().for_each(|score| show_bug(score, context));
     let empty = if all { empty_rows(&scores) } else { Vec::new() };

@@ -70,13 +70,25 @@ impl<E: Entropy> Draw<'_, E> {
         if !self.state.exists(role) || !self.state.has_room(spare) {
             return None;
         }
+        self.settle(role);
         let label = self.state.take(self.entropy, role);
-        self.state.unsettled |= !wait;
+        if !wait {
+            self.state.unsettled = true;
+            self.state.creating = Some(role);
+        }
         self.push_on(role, Op::Take { label, wait })
     }
 
+    /// Waits if a snapshot of `role` may still be in the making: an array makes one at a time.
+    pub(super) fn settle(&mut self, role: Role) {
+        if self.state.creating == Some(role) {
+            (self.state.creating, self.state.unsettled) = (None, false);
+            self.push(Op::Wait);
+        }
+    }
+
     /// Deletes the `nth` snapshot.
-    fn delete(&mut self, nth: usize, wait: bool) -> Moved {
+    pub(super) fn delete(&mut self, nth: usize, wait: bool) -> Moved {
         let role = self.state.snaps()[nth].role;
         let label = self.state.delete(nth);
         self.state.unsettled |= !wait;
@@ -100,7 +112,7 @@ impl<E: Entropy> Draw<'_, E> {
             }
             Kind::DeleteOldest if count > 1 => self.delete(at(0), true),
             Kind::Wait if self.state.unsettled => {
-                self.state.unsettled = false;
+                (self.state.creating, self.state.unsettled) = (None, false);
                 self.push(Op::Wait)
             }
             Kind::Flush => self.push(Op::Flush),
@@ -121,6 +133,7 @@ impl<E: Entropy> Draw<'_, E> {
             if !self.state.has_room(SPARE_SNAPS) {
                 return None;
             }
+            self.settle(Role::Source);
             if self.entropy.chance(1, 3) {
                 let more = self.small_change(None);
                 ops.push(more);

@@ -5,12 +5,18 @@
 //! move that means nothing in the present state (a rollback before any snapshot) is drawn again, so
 //! that rare moves get their turn as soon as they can happen. One generator serves three sources of
 //! choices ([`Entropy`]): a seeded one for the bulk, a fuzzer's bytes, a property test's words.
-//! Not covered: what is right (`crate::oracle`), how far a run has got ([`super::coverage`]).
+//! [`Coverage`] counts what cases reach, and some cases aim at what is seldom reached. Not covered:
+//! what is right (`crate::oracle`).
 
+mod aim;
 mod bytes;
 mod change;
+mod coverage;
+mod coverage_cells;
+mod coverage_walk;
 mod entropy;
 mod focus;
+mod goals;
 mod kind;
 mod name;
 mod observe;
@@ -23,7 +29,9 @@ mod strategy;
 #[cfg(test)]
 mod tests;
 
+pub use coverage::{Coverage, Group};
 pub use entropy::{Entropy, Seeded, Words};
+pub use goals::Goal;
 pub use name::{BadCaseName, CaseName, GENERATOR_VERSION};
 pub use profile::{Offers, PROFILES, Profile};
 
@@ -51,6 +59,9 @@ pub fn generate_from<E: Entropy>(profile: &Profile, case: u64, entropy: &mut E) 
     let wanted = usize::try_from(wanted).unwrap_or(0);
     let steps = Vec::with_capacity(wanted + 16);
     let mut draw = Draw { entropy, profile, state, steps, last_diff: None, last_sync: None };
+    if let Some(aim) = aim::of_case(case) {
+        draw.aim(aim);
+    }
     draw.body(focus, wanted);
     draw.epilogue();
     Scenario { header, steps: draw.steps }

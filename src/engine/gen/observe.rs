@@ -27,7 +27,7 @@ impl<E: Entropy> Draw<'_, E> {
     }
 
     /// Any pair in order, of a volume that has snapshots; sometimes without a base.
-    fn any_pair(&mut self, role: Role) -> Option<Pair> {
+    pub(super) fn any_pair(&mut self, role: Role) -> Option<Pair> {
         let (found, count) = self.state.usable(role);
         let nth = |n: u64| usize::from(found[usize::try_from(n).unwrap_or(0)]);
         let newer = self.entropy.below(count as u64);
@@ -140,6 +140,7 @@ impl<E: Entropy> Draw<'_, E> {
             let takes = self.entropy.chance(1, 4) && self.state.has_room(SPARE_SNAPS);
             let op = match takes {
                 true => {
+                    self.settle(Role::Source);
                     let label = self.state.take(self.entropy, Role::Source);
                     Op::Take { label, wait: true }
                 }

@@ -57,6 +57,8 @@ pub(super) struct State {
     pub(super) sparse: bool,
     /// Whether some snapshot may not have settled.
     pub(super) unsettled: bool,
+    /// The volume on which a snapshot may still be in the making: none other may be taken there.
+    pub(super) creating: Option<Role>,
 }
 
 const fn place(role: Role) -> usize {
@@ -179,6 +181,7 @@ pub(super) fn draw<E: Entropy>(
         page_limit: u64::from(header.page_limit.unwrap_or(128)),
         sparse,
         unsettled: false,
+        creating: None,
     };
     (header, state)
 }

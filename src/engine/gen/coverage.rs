@@ -1,0 +1,232 @@
+//! Coverage of the model: which combinations (`super::coverage_cells`) and goals (`super::goals`) the
+//! cases of a campaign reach.
+//!
+//! It looks at scenarios, not at runs: one pass over the operations with a small array of what each
+//! LBA was, so that a case costs a few microseconds and nothing is allocated for an operation. Equal
+//! cases count the same whoever runs them, and counts add up in any order. Not covered: why a step was
+//! skipped; whoever knows that it was says so, and it does not count.
+
+use super::coverage_cells::{Bits, Block, CELLS, Cell, Did, GROUPS, Relation, Upset};
+use super::coverage_walk::Walk;
+use super::goals::Goal;
+use crate::scenario::Scenario;
+
+/// Counts of what was reached.
+#[derive(Clone)]
+pub struct Coverage {
+    counts: Box<[u32]>,
+    goals: [u64; Goal::ALL.len()],
+    cases: u64,
+    walk: Walk,
+}
+
+/// A group of combinations that was not reached as a whole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Group {
+    /// Operation, relation to snapshots, upset.
+    pub words: String,
+    /// Its combinations that were reached.
+    pub reached: usize,
+    /// All of its combinations.
+    pub of: usize,
+}
+
+/// What a walk tells.
+pub(super) struct Tally<'c> {
+    counts: &'c mut [u32],
+    goals: u64,
+}
+
+impl Tally<'_> {
+    pub(super) fn cell(&mut self, cell: Cell) {
+        if let Some(count) = self.counts.get_mut(cell.place()) {
+            *count = count.saturating_add(1);
+        }
+    }
+    pub(super) fn goal_if(&mut self, goal: Goal, reached: bool) {
+        self.goals |= u64::from(reached) << goal as u32;
+    }
+}
+
+impl Default for Coverage {
+    fn default() -> Coverage {
+        Coverage {
+            counts: vec![0; CELLS].into_boxed_slice(),
+            goals: [0; Goal::ALL.len()],
+            cases: 0,
+            walk: Walk::default(),
+        }
+    }
+}
+
+impl Coverage {
+    /// Counts a case, all of whose steps ran.
+    pub fn count(&mut self, scenario: &Scenario) {
+        self.count_but(scenario, &[]);
+    }
+
+    /// Counts a case but for these steps, which were skipped; in ascending order.
+    pub fn count_but(&mut self, scenario: &Scenario, skipped: &[usize]) {
+        let mut tally = Tally { counts: &mut self.counts, goals: 0 };
+        self.walk.run(scenario, skipped, &mut tally);
+        let reached = tally.goals;
+        for (place, count) in self.goals.iter_mut().enumerate() {
+            *count += reached >> place & 1;
+        }
+        self.cases += 1;
+    }
+
+    /// Adds what another one counted.
+    pub fn merge(&mut self, other: &Coverage) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count = count.saturating_add(*more);
+        }
+        for (count, more) in self.goals.iter_mut().zip(other.goals) {
+            *count += more;
+        }
+        self.cases += other.cases;
+    }
+
+    /// Cases that were counted.
+    pub const fn cases(&self) -> u64 {
+        self.cases
+    }
+
+    /// In how many cases a goal was reached.
+    pub fn goal(&self, goal: Goal) -> u64 {
+        self.goals[goal as usize]
+    }
+
+    /// Goals that were never reached.
+    pub fn missed_goals(&self) -> impl Iterator<Item = Goal> {
+        Goal::ALL.iter().copied().filter(|&goal| self.goal(goal) == 0)
+    }
+
+    /// How often a combination was reached.
+    pub fn times(&self, cell: Cell) -> u32 {
+        self.counts.get(cell.place()).copied().unwrap_or(0)
+    }
+
+    /// Combinations that were reached, and all that can happen.
+    pub fn reached(&self) -> (usize, usize) {
+        let reached = Cell::all().filter(|&cell| self.times(cell) > 0).count();
+        (reached, Cell::all().count())
+    }
+
+    /// Groups with combinations that were never reached, those that lack most first.
+    pub fn lacking(&self) -> Vec<Group> {
+        let mut groups: Vec<Option<Group>> = vec![None; GROUPS];
+        for cell in Cell::all() {
+            if let Some(group) = groups.get_mut(cell.group()) {
+                let words = || Group { words: cell.group_words(), reached: 0, of: 0 };
+                let group = group.get_or_insert_with(words);
+                group.of += 1;
+                group.reached += usize::from(self.times(cell) > 0);
+            }
+        }
+        let mut lacking: Vec<Group> =
+            groups.into_iter().flatten().filter(|group| group.reached < group.of).collect();
+        lacking.sort_by_key(|group| std::cmp::Reverse(group.of - group.reached));
+        lacking
+    }
+}
+
+/// The combination that an operation of `walk` makes.
+pub(super) const fn cell(
+    did: Did,
+    block: Block,
+    bits: Bits,
+    relation: Relation,
+    upset: Upset,
+) -> Cell {
+    Cell { did, block, bits, relation, upset }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CaseName, PROFILES, generate};
+    use super::*;
+    use crate::block::{BlockSize, Extent, Geometry, Lba, LbaCount, Policy, Role};
+    use crate::scenario::{Header, Label, Op};
+
+    fn scenario(ops: Vec<Op>) -> Scenario {
+        let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(200), fresh: true };
+        let volumes = [(Role::Source, shape), (Role::Target, shape)].into();
+        Scenario::new(Header::new(volumes, Policy::Exact, "a test"), ops)
+    }
+
+    fn write(at: u64, len: u64) -> Op {
+        Op::Write { at: Extent::lbas(at, len) }
+    }
+
+    fn take(label: u32) -> Op {
+        Op::Take { label: Label(label), wait: true }
+    }
+
+    fn diff(snap: u32, base: Option<u32>) -> Op {
+        let (snap, base) = (Label(snap), base.map(Label));
+        Op::Diff { snap, base, from: Lba::new(0), between_pages: None }
+    }
+
+    fn counted(ops: Vec<Op>) -> Coverage {
+        let mut coverage = Coverage::default();
+        coverage.count(&scenario(ops));
+        coverage
+    }
+
+    #[test]
+    fn an_operation_counts_with_its_block_bits_relation_and_upset() {
+        let discard = Op::Discard { at: Extent::lbas(63, 1) };
+        let kill = Op::Restart { clean: false };
+        let ops = vec![write(63, 1), take(0), kill, discard, take(1), diff(1, Some(0))];
+        let coverage = counted(ops);
+        let bits = Bits::Bit63;
+        let first = cell(Did::Write, Block::Untouched, bits, Relation::NoSnapshot, Upset::Nothing);
+        let gone = cell(Did::Discard, Block::OldData, bits, Relation::Settled, Upset::Kill);
+        let asked = cell(Did::Diff, Block::OldHole, bits, Relation::Adjacent, Upset::Kill);
+        for cell in [first, gone, asked] {
+            assert_eq!(coverage.times(cell), 1, "{cell:?}");
+        }
+        assert_eq!(coverage.goal(Goal::Bit63Alone), 1);
+        assert_eq!(coverage.goal(Goal::WriteInCut), 0);
+    }
+
+    #[test]
+    fn what_was_skipped_does_not_count() {
+        let cut = Op::Concurrent(vec![take(1), write(3, 1)]);
+        let ops = vec![take(0), cut, take(2), diff(2, Some(0))];
+        assert_eq!(counted(ops.clone()).goal(Goal::WriteInCut), 1);
+        let mut coverage = Coverage::default();
+        coverage.count_but(&scenario(ops), &[1]);
+        assert_eq!(coverage.goal(Goal::WriteInCut), 0);
+        assert!(coverage.missed_goals().any(|goal| goal == Goal::WriteInCut));
+    }
+
+    #[test]
+    fn counts_add_up_in_any_order_and_only_what_can_happen_is_reached() {
+        let case = |case| generate(&PROFILES[0], CaseName { seed: 5, case });
+        let (mut whole, mut even, mut odd) =
+            (Coverage::default(), Coverage::default(), Coverage::default());
+        for number in 0..600 {
+            whole.count(&case(number));
+            if number % 2 == 0 { &mut even } else { &mut odd }.count(&case(number));
+        }
+        odd.merge(&even);
+        assert_eq!((&odd.counts, odd.goals, odd.cases), (&whole.counts, whole.goals, 600));
+        let possible: u64 = Cell::all().map(|cell| u64::from(whole.times(cell))).sum();
+        let all: u64 = whole.counts.iter().map(|&count| u64::from(count)).sum();
+        assert_eq!(all, possible, "something was counted that is said not to happen");
+    }
+
+    #[test]
+    fn every_goal_is_reached_by_the_first_cases_of_the_default_profile() {
+        for seed in 1..=3 {
+            let mut coverage = Coverage::default();
+            for case in 0..2_000 {
+                coverage.count(&generate(&PROFILES[0], CaseName { seed, case }));
+            }
+            let missed: Vec<&str> = coverage.missed_goals().map(Goal::words).collect();
+            assert_eq!(missed, Vec::<&str>::new(), "seed {seed}");
+        }
+    }
+}
