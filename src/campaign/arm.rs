@@ -66,7 +66,7 @@ pub enum ArmError {
         /// The device.
         path: PathBuf,
         /// The LBAs.
-        at: LbaSet,
+        at: Box<LbaSet>,
         /// The file that has the old bytes.
         journal: PathBuf,
         /// What went wrong.
@@ -256,7 +256,7 @@ impl Handshake<'_> {
     ) -> Result<(), ArmError> {
         port.restore(at).map_err(|source| ArmError::NotRestored {
             path: device.path().to_owned(),
-            at: at.clone(),
+            at: Box::new(at.clone()),
             journal: self.journal.path().to_owned(),
             source,
         })?;
