@@ -29,6 +29,7 @@
 //! - [`scenario`]: operations, checks, traces. Data, no closures.
 //! - [`model`]: the shadow model; what every volume holds, what a diff must and may report.
 //! - [`oracle`]: one file per property; verdicts and violations.
+//! - [`judge`]: a second judge of recorded runs, which shares nothing with the two above.
 //! - [`mod@array`]: the port: control plane, data plane, clock, their errors.
 //! - [`sync`]: the copy pipeline under test: page walk, run plan, copy, checksum.
 //! - [`lightbits`], [`device`], [`qemu`], [`sim`]: adapters.
@@ -45,7 +46,8 @@
 //! 1. [`model`] and [`oracle`] never see an adapter, and [`sim`] never sees [`model`],
 //!    [`lightbits`] or the bitmap decoder (but for its one glue file): agreement of code with
 //!    itself proves nothing (`the_layers_hold`, `no_group_hides_a_layer`,
-//!    `the_simulator_shares_nothing_with_its_judges`).
+//!    `the_simulator_shares_nothing_with_its_judges`). [`judge`] shares nothing with [`model`] and
+//!    [`oracle`] (`the_second_judge_shares_nothing_with_the_first`).
 //! 2. One `match` turns operations into I/O: `engine::interp`. Whatever writes to a device or takes
 //!    a snapshot stands in a short list (`only_these_files_write_to_devices_and_take_snapshots`).
 //! 3. Only [`report`] and [`cli`] print; only [`cli`] reads the environment or exits
@@ -66,6 +68,7 @@ pub mod campaign;
 pub mod cli;
 pub mod device;
 pub mod engine;
+pub mod judge;
 pub mod lightbits;
 pub mod model;
 pub mod oracle;

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Layers from the bottom up; adapters share one rank and do not see each other.
-const LAYERS: [(&str, u32); 15] = [
+const LAYERS: [(&str, u32); 16] = [
     ("block", 0),
     ("scenario", 1),
     ("model", 2),
+    ("judge", 2),
     ("oracle", 3),
     ("array", 3),
     ("sync", 4),
@@ -150,6 +151,19 @@ fn the_simulator_shares_nothing_with_its_judges() {
                 || (path != glue && bitmap.iter().any(|name| line.contains(name))))
     });
     assert_eq!(shared, Vec::<String>::new());
+}
+
+#[test]
+fn the_second_judge_shares_nothing_with_the_first() {
+    let words_only = ["block", "scenario", "judge"];
+    let shared = offences(|layer, _, line| {
+        layer == "judge" && used(line).any(|other| !words_only.contains(&other))
+    });
+    assert_eq!(shared, Vec::<String>::new(), "the judge knows words and records, nothing else");
+    let borrowed = offences(|layer, _, line| {
+        ["model", "oracle"].contains(&layer) && used(line).any(|other| other == "judge")
+    });
+    assert_eq!(borrowed, Vec::<String>::new());
 }
 
 #[test]

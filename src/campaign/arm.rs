@@ -17,7 +17,7 @@ use crate::block::{
 use crate::device::{
     Armed, GuardRefusal, HandshakeProof, Identified, Identity, SavedBlocks, StampDevice,
 };
-use crate::engine::{Answers, Event, Ledger, Pipeline, Sut, SutVolume, run_answered};
+use crate::engine::{Answers, Event, Ledger, Pipeline, Recorded, Sut, SutVolume, run_answered};
 use crate::model::Model;
 use crate::oracle::{CheckId, Checks, Reason, Verdict, Violation};
 use crate::scenario::{Header, Label, Op, Scenario};
@@ -292,6 +292,7 @@ impl Handshake<'_> {
             ledger: self.ledger,
             pipeline,
             checks,
+            record: Recorded::Nothing,
         };
         let scenario = Scenario::new(header, ops);
         run_answered(&scenario, model, &mut sut, &mut |event| (self.watch)(&event))

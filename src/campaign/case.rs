@@ -6,7 +6,7 @@ use super::cuts::Cuts;
 use super::digest::CaseDigest;
 use super::inproc::InProcess;
 use crate::block::RunId;
-use crate::engine::{Event, Sut, run};
+use crate::engine::{Event, Recorded, Sut, run};
 use crate::model::Model;
 use crate::oracle::{Checks, Kind, Reason, Verdict};
 use crate::scenario::Scenario;
@@ -59,9 +59,29 @@ pub fn run_case(
     checks: Checks,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<CaseOutcome, SimError> {
+    run_here(scenario, checks, Recorded::Nothing, on_event)
+}
+
+/// As [`run_case`] with the whole oracle, and tells everything that a second judge needs.
+///
+/// # Errors
+/// The simulator's, if the header describes no world.
+pub fn record_case(
+    scenario: &Scenario,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<CaseOutcome, SimError> {
+    run_here(scenario, Checks::ALL, Recorded::Blocks, on_event)
+}
+
+fn run_here(
+    scenario: &Scenario,
+    checks: Checks,
+    record: Recorded,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<CaseOutcome, SimError> {
     let target = InProcess::of_header(&scenario.header, RUN)?;
     let (mut sut, mut model) = (target.sut(), target.model());
-    sut.checks = checks;
+    (sut.checks, sut.record) = (checks, record);
     Ok(run_on(scenario, &mut model, &mut sut, on_event))
 }
 

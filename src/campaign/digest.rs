@@ -79,8 +79,9 @@ impl CaseDigest {
             Event::Violation { violation } => {
                 (11u8, violation.kind, &violation.sentence).hash(to);
             }
-            // Speeds are times; notes may hold names that the array gave.
-            Event::Throughput { .. } | Event::Note { .. } => {}
+            // Speeds are times; notes may hold names that the array gave; a recorded case is the same
+            // case.
+            Event::Throughput { .. } | Event::Note { .. } | Event::Record(_) => {}
         }
     }
 

@@ -3,11 +3,13 @@
 //!
 //! `finding-N/` appears under its name only when it is complete (it is written beside and renamed),
 //! and holds at every moment a `repro.jsonl` that shows the violation: the original first, the
-//! shrunk one later, put in its place by a rename. Not covered: screens (`crate::report`).
+//! shrunk one later, put in its place by a rename. `events.jsonl` is a recording of it, for a second
+//! judge. Not covered: screens (`crate::report`).
 
 use super::by_hand::script;
 use super::case::CaseOutcome;
 use super::check::{Failure, Runner};
+use super::record::{EVENTS, record as recorded};
 use super::stand_in::shorten;
 use super::store::{create_private, sync_folder};
 use crate::engine::{Event, ShrinkBudget, Shrunk, shrink};
@@ -166,6 +168,9 @@ pub struct Investigator<'i> {
     pub run: &'i Path,
     /// What scenarios run on.
     pub runner: &'i Runner<'i>,
+    /// The same, telling records, where a run more costs nothing: what a finding does is kept for a
+    /// second judge.
+    pub recorder: Option<&'i Runner<'i>>,
     /// How long and how often a finding may be shrunk.
     pub budget: ShrinkBudget,
     /// Set to end shrinking early.
@@ -186,7 +191,15 @@ impl<'i> Investigator<'i> {
         budget: ShrinkBudget,
         stop: &'i AtomicBool,
     ) -> Investigator<'i> {
-        Investigator { run, runner, budget, stop, tries: 1, stand_in: false }
+        let recorder = None;
+        Investigator { run, runner, recorder, budget, stop, tries: 1, stand_in: false }
+    }
+
+    /// Keeps what a scenario does in a folder, if a run more costs nothing.
+    fn record(&self, scenario: &Scenario, folder: &Path) -> io::Result<()> {
+        let Some(recorder) = self.recorder else { return Ok(()) };
+        let (_, events) = recorded(scenario, recorder)?;
+        replace(folder, EVENTS, events.lines())
     }
 
     /// Writes the finding down, shrinks it, runs it again. A case without a violation is none.
@@ -223,6 +236,7 @@ impl<'i> Investigator<'i> {
             (BY_HAND, &script(&original, &found.to_string())),
         ];
         let path = self.write_whole(number, &first)?;
+        self.record(&original, &path)?;
 
         let patient = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
             self.run_patiently(scenario, found.kind, on_event)
@@ -260,10 +274,11 @@ impl<'i> Investigator<'i> {
             reproduced: format!("{}/{}", finding.reproduced, finding.tried),
             violation: &finding.violation,
         });
-        replace(&finding.path, REPRO, &write_trace(&finding.scenario)?)?;
+        replace(&finding.path, REPRO, write_trace(&finding.scenario)?.as_bytes())?;
+        self.record(&finding.scenario, &finding.path)?;
         let sentence = finding.violation.to_string();
-        replace(&finding.path, BY_HAND, &script(&finding.scenario, &sentence))?;
-        replace(&finding.path, VIOLATION, &json(&record)?)?;
+        replace(&finding.path, BY_HAND, script(&finding.scenario, &sentence).as_bytes())?;
+        replace(&finding.path, VIOLATION, json(&record)?.as_bytes())?;
         Ok(Some(finding))
     }
 
@@ -351,10 +366,10 @@ fn json(record: &Record<'_>) -> io::Result<String> {
 }
 
 /// Puts a file in place of another of that name, so that there is one at any moment.
-fn replace(folder: &Path, name: &str, text: &str) -> io::Result<()> {
+fn replace(folder: &Path, name: &str, text: &[u8]) -> io::Result<()> {
     let beside = folder.join(format!(".{name}"));
     let mut file = create_private(&beside)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&beside, folder.join(name))?;
     sync_folder(folder)
@@ -364,7 +379,9 @@ fn replace(folder: &Path, name: &str, text: &str) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::block::{BlockSize, Extent, Geometry, Lba, LbaCount, Policy, Role};
-    use crate::campaign::case::run_case;
+    use crate::campaign::case::{record_case, run_case};
+    use crate::campaign::record::judge_file;
+    use crate::engine::Event;
     use crate::oracle::Checks;
     use crate::scenario::{Header, Label, read_trace};
     use std::sync::Mutex;
@@ -414,6 +431,19 @@ mod tests {
         Failure { case: 17, scenario, outcome }
     }
 
+    fn recorder(scenario: &Scenario, on_event: &mut dyn FnMut(Event)) -> CaseOutcome {
+        record_case(scenario, on_event).expect("sets up")
+    }
+
+    fn investigator<'i>(
+        run: &'i Path,
+        runner: &'i Runner<'i>,
+        stop: &'i AtomicBool,
+    ) -> Investigator<'i> {
+        let new = Investigator::new(run, runner, BUDGET, stop);
+        Investigator { recorder: Some(&recorder), ..new }
+    }
+
     const BUDGET: ShrinkBudget = ShrinkBudget { time: Duration::from_secs(60), runs: 10_000 };
 
     fn read(path: &Path, name: &str) -> String {
@@ -424,7 +454,7 @@ mod tests {
     fn a_finding_is_shrunk_run_again_and_written_down() {
         let run = tempfile::tempdir().expect("a folder");
         let stop = AtomicBool::new(false);
-        let look = Investigator::new(run.path(), &in_process, BUDGET, &stop);
+        let look = investigator(run.path(), &in_process, &stop);
         let finding = look.look_into(1, "g1:1:17", &failure()).expect("writes").expect("a finding");
         assert_eq!((finding.operations_before, finding.operations()), (10, 4));
         assert_eq!((finding.reproduced, finding.tried), (3, 3));
@@ -446,7 +476,14 @@ mod tests {
             .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
             .collect();
         names.sort();
-        assert_eq!(names, [ORIGINAL, REPRO, BY_HAND, VIOLATION], "and nothing half-written");
+        assert_eq!(
+            names,
+            [EVENTS, ORIGINAL, REPRO, BY_HAND, VIOLATION],
+            "and nothing half-written"
+        );
+        let judged = judge_file(&finding.path.join(EVENTS)).expect("it can be judged");
+        let kinds: Vec<&str> = judged.violations.iter().map(|found| found.kind.name()).collect();
+        assert_eq!((kinds, judged.agrees()), (vec!["missed"], true), "{judged:?}");
     }
 
     #[test]
@@ -467,7 +504,7 @@ mod tests {
             *seen.lock().expect("no panic") += 1;
             in_process(scenario, on_event)
         };
-        let look = Investigator::new(run.path(), &looking, BUDGET, &stop);
+        let look = investigator(run.path(), &looking, &stop);
         assert!(look.look_into(1, "g1:1:17", &failure()).expect("writes").is_some());
         assert!(*seen.lock().expect("no panic") > 3);
     }
@@ -476,7 +513,7 @@ mod tests {
     fn a_stopped_run_keeps_the_finding_as_it_was_found() {
         let run = tempfile::tempdir().expect("a folder");
         let stop = AtomicBool::new(true);
-        let look = Investigator::new(run.path(), &in_process, BUDGET, &stop);
+        let look = investigator(run.path(), &in_process, &stop);
         let finding = look.look_into(1, "g1:1:17", &failure()).expect("writes").expect("a finding");
         assert_eq!((finding.operations(), finding.violation.kind), (10, Kind::Missed));
     }
@@ -494,7 +531,7 @@ mod tests {
             }
             in_process(&scenario, on_event)
         };
-        let look = Investigator::new(run.path(), &flaky, BUDGET, &stop);
+        let look = investigator(run.path(), &flaky, &stop);
         let finding = look.look_into(1, "g1:1:17", &failure()).expect("writes").expect("a finding");
         assert!(finding.reproduced >= 1 && finding.reproduced < finding.tried, "{finding:?}");
     }
@@ -503,7 +540,7 @@ mod tests {
     fn findings_of_one_cause_share_a_signature_and_what_passed_is_no_finding() {
         let run = tempfile::tempdir().expect("a folder");
         let stop = AtomicBool::new(false);
-        let look = Investigator::new(run.path(), &in_process, BUDGET, &stop);
+        let look = investigator(run.path(), &in_process, &stop);
         let mut elsewhere = failure();
         for step in &mut elsewhere.scenario.steps {
             match &mut step.op {

@@ -4,7 +4,7 @@
 
 use crate::array::{Clock, VirtualClock, Waiting};
 use crate::block::{BlockSize, Geometry, LbaCount, Policy, Role, RunId, VolumeUuid};
-use crate::engine::{DeviceHandle, Ledger, Pipeline, Sut, SutVolume};
+use crate::engine::{DeviceHandle, Ledger, Pipeline, Recorded, Sut, SutVolume};
 use crate::model::Model;
 use crate::oracle::Checks;
 use crate::scenario::{Header, SyncSource};
@@ -166,6 +166,7 @@ impl InProcess {
             },
             threads: false,
             checks: Checks::ALL,
+            record: Recorded::Nothing,
         }
     }
 

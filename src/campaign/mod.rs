@@ -28,6 +28,7 @@ pub mod journal;
 pub mod live;
 pub mod nearest;
 pub mod qemu_cases;
+pub mod record;
 pub mod replay;
 pub mod restore;
 pub mod selftest;

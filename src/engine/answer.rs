@@ -4,10 +4,12 @@
 
 use super::event::Event;
 use super::interp::{Done, Interp};
+use super::recording::Place;
 use super::session::{Emit, Halt, LastDiff, Pair};
 use super::verify::{Tile, wrong_in};
 use crate::array::{ApiError, SnapshotState};
 use crate::block::{Extent, Lba, LbaCount, LbaSet, Policy, Role};
+use crate::judge::Record;
 use crate::model::{Expected, Prediction, Value, Values};
 use crate::oracle::{
     CheckId, Kind, Reason, Violation, judge_answered, judge_bounds, judge_cut, judge_offset_walk,
@@ -68,6 +70,8 @@ impl Interp<'_, '_> {
                 // What changed while it was asked for must not be compared with other answers.
                 let version = Some(version).filter(|at| *at == self.model.version(owner));
                 let found = self.judge(pair, from, &expected, version, &answer, emit)?;
+                let reported = || answer.set.clone();
+                self.sut.tell(emit, || Record::Answered { snap, base, from, reported: reported() });
                 if found.is_empty() {
                     Ok(Some(answer))
                 } else {
@@ -118,6 +122,7 @@ impl Interp<'_, '_> {
         let (ApiError::NotFound(reply) | ApiError::Refused(reply)) = error else {
             return Err(error.into());
         };
+        self.sut.tell(emit, || Record::TurnedDown { snap, base, pages });
         let judged = |check: CheckId| self.sut.checks.has(check);
         if let (Expected::Refusal(why), true, true) =
             (expected, pages > 0, judged(CheckId::Answered))
@@ -246,6 +251,9 @@ impl Interp<'_, '_> {
         let sample: Vec<Extent> = evenly(&left_out, SAMPLED_LBAS).filter(|at| same(*at)).collect();
         let tiles: Vec<Tile> = sample.iter().map(|at| (*at, Values::One(Value::Zero))).collect();
         let found = wrong_in((device, None), &tiles, (self.model.run(), role), self.sut.reading())?;
+        let places = sample.iter().copied();
+        let place = Place { run: self.model.run(), role, snap: Some(snap), like: None };
+        self.sut.tell_blocks(emit, device, place, places)?;
         if !sample.is_empty() {
             let text = format!("{} unreported LBAs of older data sampled", sample.len());
             emit(Event::Note { text });

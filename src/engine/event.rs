@@ -2,6 +2,7 @@
 //! covered: how an event looks to people or scripts.
 
 use crate::block::{ByteLen, Extent, LbaCount, Role, SnapshotName, SnapshotUuid};
+use crate::judge::Record;
 use crate::model::Value;
 use crate::oracle::Violation;
 use crate::scenario::{Label, Op};
@@ -135,6 +136,8 @@ pub enum Event {
         /// What.
         violation: Violation,
     },
+    /// A fact for the judge; only where [`super::Sut::record`] asks for it.
+    Record(Box<Record>),
 }
 
 fn as_text<S: serde::Serializer>(name: &SnapshotName, serializer: S) -> Result<S::Ok, S::Error> {

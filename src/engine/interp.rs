@@ -9,8 +9,9 @@
 
 use super::checks::evaluate;
 use super::event::Event;
+use super::recording::{self, Place};
 use super::session::{Emit, Halt, LastDiff, Pair, Session};
-use super::sut::{DeviceHandle, Sut, SutVolume};
+use super::sut::{DeviceHandle, Recorded, Sut, SutVolume};
 use super::transfer::{rewrite, write_stamped, write_zeros};
 use super::verify::{Tile, WrongBlocks, wrong_in, zeros_in};
 use crate::array::{ApiError, BlockDevice, DeviceError, wait_available, wait_gone};
@@ -18,6 +19,7 @@ use crate::block::{
     BlockSize, Capabilities, Extent, Lba, LbaCount, LbaSet, Policy, Role, RunId, SnapshotName,
     SnapshotUuid,
 };
+use crate::judge::Record;
 use crate::model::{Model, Value, Values};
 use crate::oracle::{CheckId, Reason, Verdict, Violation, content_violation};
 use crate::scenario::{Fault, Label, Op, Scenario};
@@ -57,12 +59,14 @@ pub fn run_answered(
         session: Session::default(),
     };
     let mut violations: Vec<Violation> = Vec::new();
+    interp.sut.tell(on_event, || recording::began(interp.model, interp.sut, interp.policy));
     for (index, step) in scenario.steps.iter().enumerate() {
         let also_asked = matches!(&step.op, Op::Check(check) if check.speaks_of_the_answer());
         if !violations.is_empty() && !also_asked {
             break;
         }
         on_event(Event::Step { index, op: step.op.clone() });
+        interp.sut.tell(on_event, || Record::Step { index, op: step.op.clone() });
         let done = match &step.fault {
             Some(fault) => interp.with_fault(fault, &step.op, on_event),
             None => interp.exec(Role::Source, &step.op, on_event),
@@ -72,10 +76,15 @@ pub fn run_answered(
             Err(Halt::Skip(why)) => on_event(Event::Skipped { op: step.op.clone(), why }),
             // What is known to be wrong stays wrong, whatever fails afterwards.
             Err(Halt::Unknown(_)) if !violations.is_empty() => break,
-            Err(Halt::Unknown(reason)) => return (Verdict::Unknown(reason), Answers::new()),
+            Err(Halt::Unknown(reason)) => {
+                let verdict = Verdict::Unknown(reason);
+                interp.sut.tell(on_event, || recording::ended(&verdict));
+                return (verdict, Answers::new());
+            }
             Err(Halt::Violations(found)) => {
                 for violation in &found {
                     on_event(Event::Violation { violation: violation.clone() });
+                    interp.sut.tell(on_event, || recording::violated(violation));
                 }
                 violations.extend(found);
             }
@@ -89,6 +98,7 @@ pub fn run_answered(
         true => Verdict::Unknown(Reason::NothingCompared),
         false => Verdict::of(violations),
     };
+    interp.sut.tell(on_event, || recording::ended(&verdict));
     (verdict, answers)
 }
 
@@ -108,12 +118,12 @@ impl Interp<'_, '_> {
             return Err(Halt::Unknown(Reason::Interrupted));
         }
         self.model.admits(role, op).map_err(Halt::Skip)?;
-        match op {
+        let done = match op {
             Op::Write { at } => self.change(role, op, *at, "wrote", emit),
             Op::Rewrite { at } => self.change(role, op, *at, "rewrote", emit),
             Op::Zero { at } | Op::WriteZeroes { at } => self.change(role, op, *at, "zeroed", emit),
             Op::Discard { at } => self.change(role, op, *at, "discarded", emit),
-            Op::Flush => self.flush(role),
+            Op::Flush => self.flush(role, emit),
             Op::Read { snap, at } => self.read(role, *snap, *at, emit),
             Op::Take { label, wait } => self.take(role, *label, *wait, emit),
             Op::Delete { label, wait } => self.delete(*label, *wait, emit),
@@ -167,7 +177,14 @@ impl Interp<'_, '_> {
                 }
                 asked
             }
+        };
+        if done.is_ok()
+            && self.sut.record != Recorded::Nothing
+            && let Some(record) = recording::applied(role, op, self.model)
+        {
+            self.sut.tell(emit, || record);
         }
+        done
     }
 
     pub(super) fn applied(&mut self, role: Role, op: &Op) -> Done {
@@ -228,16 +245,19 @@ impl Interp<'_, '_> {
                 // A fault of ours is over; nobody knows when a real one is.
                 let late = !self.fault_was_met();
                 self.model.failed(role, op, late);
+                let generation = recording::last_generation(op, self.model);
+                self.sut.tell(emit, || Record::Failed { role, op: op.clone(), generation, late });
                 Err(error.into())
             }
         }
     }
 
-    fn flush(&mut self, role: Role) -> Done {
+    fn flush(&mut self, role: Role, emit: Emit<'_>) -> Done {
         match self.device(role)?.flush() {
             Ok(()) => self.applied(role, &Op::Flush),
             Err(error) => {
                 self.model.flush_failed(role);
+                self.sut.tell(emit, || Record::FlushFailed { role });
                 Err(error.into())
             }
         }
@@ -250,8 +270,10 @@ impl Interp<'_, '_> {
         }
         let Some(label) = snap else {
             let tiles = self.model.live(role, at);
-            let found =
-                wrong_in((self.device(role)?, None), &tiles, (run, role), self.sut.reading())?;
+            let device = self.device(role)?;
+            let found = wrong_in((device, None), &tiles, (run, role), self.sut.reading())?;
+            let place = Place { run, role, snap: None, like: None };
+            self.sut.tell_blocks(emit, device, place, [at])?;
             self.session.compared += 1;
             content(role, found, "now")?;
             return self.settle_unknown(role, &tiles, emit);
@@ -264,6 +286,8 @@ impl Interp<'_, '_> {
         let tiles: Vec<Tile> = inside.map(over).unwrap_or_default();
         let device = self.frozen(label)?;
         let found = wrong_in((&device, None), &tiles, (run, owner), self.sut.reading())?;
+        let place = Place { run, role: owner, snap, like: None };
+        self.sut.tell_blocks(emit, &device, place, inside)?;
         self.session.compared += 1;
         content(owner, found, &format!("in snapshot {label}"))
     }
@@ -310,14 +334,14 @@ impl Interp<'_, '_> {
     pub(super) fn ask_for_snapshot(&mut self, role: Role, label: Label, emit: Emit<'_>) -> Done {
         let name = self.sut.ledger.next_name();
         let made = self.sut.array.create_snapshot(self.volume(role)?.uuid, name)?;
-        self.took(label, name, made.uuid, emit);
+        self.took((role, label), name, made.uuid, emit);
         Ok(())
     }
 
     /// The books of a snapshot that was asked for.
     pub(super) fn took(
         &mut self,
-        label: Label,
+        (role, label): (Role, Label),
         name: SnapshotName,
         uuid: SnapshotUuid,
         emit: Emit<'_>,
@@ -326,6 +350,7 @@ impl Interp<'_, '_> {
         self.session.uuids.insert(label, uuid);
         self.session.order.push(label);
         emit(Event::Taken { label, name, uuid });
+        self.sut.tell(emit, || Record::Asked { role, label });
     }
 
     /// Waits until a snapshot is Available: what comes then is after its cut. Then looks on which
@@ -342,6 +367,7 @@ impl Interp<'_, '_> {
             self.in_time(waited)?;
             emit(Event::Available { label });
         }
+        self.sut.tell(emit, || Record::Available { label });
         let unsure = self.model.close(label);
         if unsure.is_empty() || !waits {
             return Ok(());

@@ -9,6 +9,7 @@ pub mod explore;
 mod r#gen;
 mod interp;
 mod precheck;
+mod recording;
 mod session;
 mod shrink;
 mod shrink_bold;
@@ -30,4 +31,4 @@ pub use r#gen::{
 pub use interp::{Answers, run, run_answered};
 pub use precheck::{Contradiction, allowed_to_fail, precheck};
 pub use shrink::{ShrinkBudget, ShrinkStep, Shrunk, reproduced_k_of_n, shrink};
-pub use sut::{DeviceHandle, Ledger, Pipeline, Sut, SutVolume};
+pub use sut::{DeviceHandle, Ledger, Pipeline, Recorded, Sut, SutVolume};

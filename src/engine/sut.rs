@@ -56,6 +56,18 @@ pub struct Pipeline {
     pub strict: bool,
 }
 
+/// What is told for a second judge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Recorded {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What was done and what was answered.
+    Answers,
+    /// And what was read back, for which it is read twice.
+    Blocks,
+}
+
 /// Everything a scenario runs against.
 pub struct Sut<'a> {
     /// The control plane.
@@ -75,6 +87,8 @@ pub struct Sut<'a> {
     pub threads: bool,
     /// What the oracle looks at: everything, but in the self-test of the oracle.
     pub checks: Checks,
+    /// What is told besides for a second judge (`crate::judge`).
+    pub record: Recorded,
 }
 
 impl Sut<'_> {

@@ -4,11 +4,13 @@
 
 use super::event::Event;
 use super::interp::{Done, Interp, content};
+use super::recording::Place;
 use super::session::{Emit, Halt, LastDiff, Pair, SyncRecord};
 use super::together::Flights;
 use super::verify::{Tile, knowable, wrong_in};
 use crate::array::BlockDevice;
 use crate::block::{CHUNK_LBAS, Extent, Lba, LbaCount, LbaSet, Role};
+use crate::judge::Record;
 use crate::oracle::{CheckId, Kind, Reason, Violation, content_violation};
 use crate::scenario::{Label, Op, SyncSource};
 use crate::sync::{CopyError, PipelineBug, WriteLogged, chain_order, copy, plan};
@@ -64,7 +66,10 @@ impl Interp<'_, '_> {
         }
         self.land(flights, emit)?;
         if let Err(error) = result {
-            copied.runs().iter().for_each(|run| self.model.forget(Role::Target, *run));
+            for at in copied.runs().iter().copied() {
+                self.model.forget(Role::Target, at);
+                self.sut.tell(emit, || Record::Forgotten { role: Role::Target, at });
+            }
             return Err(error.into());
         }
         emit(Event::Synced {
@@ -72,6 +77,10 @@ impl Interp<'_, '_> {
             pages: answer.pages,
             lbas: copied.count(),
             took,
+        });
+        self.sut.tell(emit, || {
+            let (copied, wrote) = (copied.clone(), wrote.clone());
+            Record::Copied { snap, base, from, copied, wrote }
         });
         let stray = wrote.difference(&copied);
         let record = SyncRecord { pair, ranges: answer.ranges, copied, wrote, took };
@@ -84,11 +93,13 @@ impl Interp<'_, '_> {
             found.push(Violation::new(Kind::Disturbed, sentence).about(snap, base).at(stray));
         }
         if checks.has(CheckId::Copied) {
-            found.extend(self.verify_copied(&record)?.map(|violation| violation.about(snap, base)));
+            let wrong = self.verify_copied(&record, emit)?;
+            found.extend(wrong.map(|violation| violation.about(snap, base)));
         }
         // What is known to be wrong is said once; later scenarios must not stumble over it again.
         for run in found.iter().flat_map(|violation| violation.extents.runs()) {
             self.model.forget(Role::Target, *run);
+            self.sut.tell(emit, || Record::Forgotten { role: Role::Target, at: *run });
         }
         self.session.last_diff = LastDiff::Answered { pair, answer };
         self.session.digests_before = self.session.digests.clone();
@@ -119,7 +130,11 @@ impl Interp<'_, '_> {
     }
 
     /// Reads the copied LBAs and the chunks beside them back from the target.
-    fn verify_copied(&self, record: &SyncRecord) -> Result<Option<Violation>, Halt> {
+    fn verify_copied(
+        &self,
+        record: &SyncRecord,
+        emit: Emit<'_>,
+    ) -> Result<Option<Violation>, Halt> {
         let Some(whole) =
             self.model.len(Role::Target).and_then(|len| Extent::new(Lba::new(0), len))
         else {
@@ -137,6 +152,10 @@ impl Interp<'_, '_> {
         let devices = (self.device(Role::Target)?, Some(self.device(Role::Source)?));
         let found =
             wrong_in(devices, &tiles, (self.model.run(), Role::Target), self.sut.reading())?;
+        let read = tiles.iter().map(|(at, _)| *at);
+        let (run, role) = (self.model.run(), Role::Target);
+        let place = Place { run, role, snap: None, like: None };
+        self.sut.tell_blocks(emit, devices.0, place, read)?;
         let when = format!("after the sync of {}", record.pair.0);
         Ok(found
             .and_then(|(values, wrong)| content_violation(Role::Target, &wrong, &values, &when)))
@@ -161,13 +180,13 @@ impl Interp<'_, '_> {
                 self.session.syncs.last().map_or(copied.clone(), |sync| copied.union(&sync.copied));
         }
         match self.sut.checks.has(CheckId::Copied) {
-            true => self.verify_chain(to, &copied),
+            true => self.verify_chain(to, &copied, emit),
             false => Ok(()),
         }
     }
 
     /// After a chain the target holds the last snapshot wherever something was copied.
-    fn verify_chain(&self, to: Label, copied: &LbaSet) -> Done {
+    fn verify_chain(&self, to: Label, copied: &LbaSet, emit: Emit<'_>) -> Done {
         let Some(snapshot) = self.model.snapshot(to) else { return Ok(()) };
         let whole = Extent::new(Lba::new(0), snapshot.len);
         let inside = whole.map(|whole| copied.within(whole)).unwrap_or_default();
@@ -177,9 +196,10 @@ impl Interp<'_, '_> {
             .flat_map(|run| snapshot.contents.over(*run))
             .map(|(e, v)| (e, v.clone()))
             .collect();
-        let devices = (self.device(Role::Target)?, None);
-        let found =
-            wrong_in(devices, &tiles, (self.model.run(), Role::Target), self.sut.reading())?;
+        let (target, run) = (self.device(Role::Target)?, self.model.run());
+        let found = wrong_in((target, None), &tiles, (run, Role::Target), self.sut.reading())?;
+        let place = Place { run, role: Role::Target, snap: None, like: Some(to) };
+        self.sut.tell_blocks(emit, target, place, tiles.iter().map(|(at, _)| *at))?;
         content(Role::Target, found, &format!("after the chain to {to}"))
     }
 }

@@ -7,10 +7,12 @@
 
 use super::event::Event;
 use super::interp::{Done, Interp, content, perform};
+use super::recording;
 use super::session::{Emit, Halt};
 use super::verify::{Tile, values_in, wrong_in};
 use crate::array::{BlockDevice, DeviceError};
 use crate::block::{Extent, LbaSet, Role};
+use crate::judge::Record;
 use crate::model::ValueMap;
 use crate::oracle::CheckId;
 use crate::scenario::{Label, Op};
@@ -257,8 +259,8 @@ impl Interp<'_, '_> {
             named.iter().map(|(volume, _, name)| array.create_snapshot(*volume, *name)).collect()
         });
         let mut asked = Vec::new();
-        for ((_, label, name), made) in named.into_iter().zip(made) {
-            self.took(label, name, made?.uuid, emit);
+        for (((_, label, name), made), (role, _)) in named.into_iter().zip(made).zip(takes) {
+            self.took((*role, label), name, made?.uuid, emit);
             asked.push(label);
         }
         Ok(asked)
@@ -267,12 +269,16 @@ impl Interp<'_, '_> {
     /// They are over: says so, and finds out by reading what is there where several met.
     pub(super) fn land(&mut self, flights: Flights<'_>, emit: Emit<'_>) -> Done {
         let failed = flights.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for (place, (role, op, _)) in flights.ops.iter().enumerate() {
-            let Some(at) = extent_of(op) else { continue };
+        for (place, (role, op, by)) in flights.ops.iter().enumerate() {
+            let (Some(at), role) = (extent_of(op), *role) else { continue };
             if failed.iter().all(|(which, _)| *which != place) {
-                emit(Event::Wrote { role: *role, what: what(op), at });
+                emit(Event::Wrote { role, what: what(op), at });
+                let generation = matches!(op, Op::Write { .. }).then_some(*by);
+                let op = || (*op).clone();
+                self.sut.tell(emit, || Record::Applied { role, op: op(), generation });
             } else {
-                self.model.forget(*role, at);
+                self.model.forget(role, at);
+                self.sut.tell(emit, || Record::Forgotten { role, at });
             }
         }
         match failed.into_iter().next() {
@@ -307,6 +313,7 @@ impl Interp<'_, '_> {
         for (at, value) in seen {
             self.model.settle_live(role, at, value);
             emit(Event::Seen { snap: None, role, at, value });
+            self.sut.tell(emit, || recording::seen(role, None, at, value));
         }
         Ok(())
     }
@@ -338,6 +345,7 @@ impl Interp<'_, '_> {
         for (at, value) in seen {
             self.model.settle_snapshot(label, at, value);
             emit(Event::Seen { snap: Some(label), role, at, value });
+            self.sut.tell(emit, || recording::seen(role, Some(label), at, value));
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const REQUEST_LBAS: LbaCount = LbaCount::new(256);
 
 /// Calls `piece` for each stretch of `at` with a buffer of its size and its byte offset.
-fn in_pieces(
+pub(super) fn in_pieces(
     device: &dyn BlockDevice,
     at: Extent,
     op: &'static str,

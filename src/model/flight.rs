@@ -9,6 +9,9 @@ use crate::block::{Extent, LbaSet, Role};
 use crate::scenario::Op;
 use std::collections::BTreeMap;
 
+/// Stretches and what they may hold.
+type Tiles = Vec<(Extent, Values)>;
+
 impl Model {
     /// Operations in flight together have been acknowledged, whatever their order: where two of
     /// them meet either may have been last, and a snapshot taken among them may show any of them or
@@ -24,14 +27,14 @@ impl Model {
             }
         }
         // What is there before any of them, where that decides what an operation leaves.
-        let before: Vec<Vec<(Extent, Values)>> = ops
+        let before: Vec<Tiles> = ops
             .iter()
             .map(|(role, op)| match self.outcome(*role, op, 0) {
                 Some((at, None)) => self.live(*role, at),
                 _ => Vec::new(),
             })
             .collect();
-        let mut done: Vec<(Role, Extent, Vec<(Extent, Values)>)> = Vec::new();
+        let mut done: Vec<(Role, Extent, Tiles)> = Vec::new();
         let mut met: BTreeMap<Role, LbaSet> = BTreeMap::new();
         let mut generations = Vec::with_capacity(ops.len());
         for ((role, op), mut left) in ops.iter().zip(before) {

@@ -115,7 +115,7 @@ impl ValueMap {
     /// Every LBA of `at` holds what it may hold already, or one of `values`.
     pub fn or_into(&mut self, at: Extent, values: &Values) {
         let tiles: Vec<(Extent, Values)> =
-            self.over(at).into_iter().map(|(tile, old)| (tile, old.or(values))).collect();
+            self.over(at).map(|(tile, old)| (tile, old.or(values))).collect();
         for (tile, values) in tiles {
             self.set(tile, values);
         }
@@ -127,10 +127,10 @@ impl ValueMap {
             let (mut ours, mut theirs) = (self.over(*run), other.over(*run));
             let (mut here, mut there) = (ours.next(), theirs.next());
             while let (Some((a, mine)), Some((b, other))) = (&here, &there) {
-                if mine.certainly_differ(other) {
-                    if let Some(both) = a.intersect(*b) {
-                        differ.insert(both);
-                    }
+                if mine.certainly_differ(other)
+                    && let Some(both) = a.intersect(*b)
+                {
+                    differ.insert(both);
                 }
                 // The shorter tile is done; where both end, both are.
                 let (end_a, end_b) = (a.end(), b.end());

@@ -48,7 +48,8 @@ pub fn note_of(event: &Event) -> Option<String> {
         | Event::Seen { .. }
         | Event::Deleted { .. }
         | Event::Page { .. }
-        | Event::Violation { .. } => return None,
+        | Event::Violation { .. }
+        | Event::Record(_) => return None,
     })
 }
 

@@ -5,7 +5,7 @@
 use super::hunt::Hunt;
 use super::{check_live, check_qemu};
 use crate::block::{Policy, RunId};
-use crate::campaign::case::CaseOutcome;
+use crate::campaign::case::{CaseOutcome, record_case};
 use crate::campaign::check::{Campaign, Runner, Source, run_cases};
 use crate::campaign::covered::covered;
 use crate::campaign::finding::Investigator;
@@ -332,9 +332,14 @@ pub(super) fn drive(
     let stop = context.stop.clone();
     let runs = ground.dear.as_ref().map_or(SHRINK_RUNS, |dear| dear.runs);
     let budget = ShrinkBudget { time: args.shrink_time.0, runs };
+    let recorder = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+        record_case(scenario, on_event)
+            .unwrap_or_else(|error| CaseOutcome::unknown(Reason::Tool(error.to_string())))
+    };
     let mut investigator = Investigator::new(folder.path(), ground.runner, budget, stop.flag());
-    if let Some(dear) = &ground.dear {
-        (investigator.tries, investigator.stand_in) = (dear.tries, true);
+    match &ground.dear {
+        Some(dear) => (investigator.tries, investigator.stand_in) = (dear.tries, true),
+        None => investigator.recorder = Some(&recorder),
     }
     let campaign = Campaign {
         source: ground.source,

@@ -31,11 +31,17 @@ enum Line<'a> {
         /// What its witness needs that the alphabet has not.
         needs: Option<&'a str>,
     },
+    /// The last line of one search.
     ExploreFinished {
-        in_alphabet: usize,
-        found: usize,
+        states: u64,
+        sequences: u64,
+        depth: usize,
+        complete: bool,
+        violations: usize,
         exit_code: u8,
     },
+    /// The last line of `--bugs`.
+    ExploreBugsFinished { in_alphabet: usize, found: usize, exit_code: u8 },
 }
 
 /// Searches and prints.
@@ -84,11 +90,18 @@ fn one_search(args: &ExploreArgs, context: &mut Context) -> Result<Exit, Failure
         Exit::CouldNotTest
     };
     match context.ui.form {
-        Form::Jsonl => context.ui.event(&Line::Explored {
-            planted: &args.plant,
-            alphabet: &alphabet,
-            report: &report,
-        }),
+        Form::Jsonl => {
+            let (planted, alphabet) = (&args.plant, &alphabet);
+            context.ui.event(&Line::Explored { planted, alphabet, report: &report });
+            context.ui.event(&Line::ExploreFinished {
+                states: report.states,
+                sequences: report.runs,
+                depth: report.depth,
+                complete: report.complete,
+                violations: report.findings.len(),
+                exit_code: exit.code(),
+            });
+        }
         Form::Text => show(args.depth, &report, context),
     }
     Ok(exit)
@@ -150,7 +163,7 @@ fn every_bug(args: &ExploreArgs, context: &mut Context) -> Result<Exit, Failure>
     }
     let exit = if found * 10 >= inside * 8 { Exit::Passed } else { Exit::Violation };
     match context.ui.form {
-        Form::Jsonl => context.ui.event(&Line::ExploreFinished {
+        Form::Jsonl => context.ui.event(&Line::ExploreBugsFinished {
             in_alphabet: inside,
             found,
             exit_code: exit.code(),
@@ -190,6 +203,18 @@ mod tests {
         for word in ["alphabet  write", "states    ", " pruned", "depth     2 of 2, complete yes"] {
             assert!(text.contains(word), "{word}: {text}");
         }
+    }
+
+    #[test]
+    fn the_last_line_for_scripts_says_what_was_searched() {
+        let (done, text) = explore(&["--depth", "1", "--output", "jsonl"]);
+        assert_eq!(done, Ok(Exit::Passed), "{text}");
+        let last = text.lines().last().expect("a line");
+        let last: serde_json::Value = serde_json::from_str(last).expect("JSON");
+        assert_eq!((&last["v"], &last["event"]), (&1.into(), &"explore_finished".into()));
+        assert_eq!((&last["depth"], &last["complete"]), (&1.into(), &true.into()));
+        assert_eq!((&last["violations"], &last["exit_code"]), (&0.into(), &0.into()));
+        assert!(last["states"].as_u64() > Some(1) && last["sequences"].as_u64() > Some(1));
     }
 
     #[test]

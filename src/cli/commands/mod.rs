@@ -9,6 +9,7 @@ pub mod diff;
 pub mod doctor;
 pub mod explore;
 mod hunt;
+mod judge;
 pub mod list;
 mod matrix;
 pub mod replay;

@@ -4,9 +4,10 @@
 
 use super::check::{check_planted, draw, profile};
 use super::check_qemu;
-use crate::campaign::case::CaseOutcome;
+use crate::campaign::case::{CaseOutcome, record_case};
 use crate::campaign::finding::shrink_scenario;
 use crate::campaign::nearest::{nearest, witnesses};
+use crate::campaign::record::Recording;
 use crate::campaign::replay::{LoadError, load, regression, traces_in};
 use crate::campaign::store::create_private;
 use crate::campaign::wired::{WiredError, Wires};
@@ -34,12 +35,19 @@ const SHRINK_RUNS: u64 = 100_000;
 /// What to replay.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
-    /// A trace, a folder of regressions, or a case's name (g1:SEED:CASE).
+    /// A trace, a folder of regressions, or a case's name (g1:SEED:CASE); a recording with --judge.
     #[arg(value_name = "FILE|DIR|CASE")]
     pub what: String,
     /// Plant this bug too (see `lbaudit list bugs`); repeatable.
     #[arg(long, value_name = "BUG")]
     pub plant: Vec<String>,
+    /// Judge this recording a second time, by another oracle; nothing is run. A recording is an
+    /// events.jsonl of a finding or of the suite, or what --record wrote.
+    #[arg(long, conflicts_with_all = ["plant", "record"])]
+    pub judge: bool,
+    /// Write down what happens, for --judge.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// The profile that a named case was drawn by.
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub profile: String,
@@ -108,6 +116,9 @@ enum Line<'a> {
 /// # Errors
 /// [`Failure`] if there is nothing that can be replayed.
 pub fn replay(args: &ReplayArgs, context: &mut Context) -> Result<Exit, Failure> {
+    if args.judge {
+        return super::judge::run(&args.what, context);
+    }
     check_planted(&args.plant)?;
     let path = Path::new(&args.what);
     if path.is_dir() {
@@ -121,9 +132,15 @@ pub fn replay(args: &ReplayArgs, context: &mut Context) -> Result<Exit, Failure>
         _ => load(path)?,
     };
     scenario.header.planted.extend(args.plant.iter().cloned());
-    let outcome = match args.backend {
-        Backend::Lightbits => run_once(&scenario, context)?,
-        backend => check_qemu::replay(&scenario, backend, args.qsd.clone(), context)?,
+    let outcome = match (args.backend, &args.record) {
+        (Backend::Lightbits, Some(to)) => run_recorded(&scenario, to)?,
+        (Backend::Lightbits, None) => run_once(&scenario, context)?,
+        (backend, None) => check_qemu::replay(&scenario, backend, args.qsd.clone(), context)?,
+        (_, Some(_)) => {
+            return Err(Failure::usage(
+                "--record keeps runs on the simulator: leave out --record or --backend",
+            ));
+        }
     };
     let target = match args.backend {
         Backend::Lightbits => "simulator",
@@ -139,6 +156,27 @@ fn run_once(scenario: &Scenario, context: &Context) -> Result<CaseOutcome, Failu
         WiredError::World(error) => no_world(error),
         other => Failure::could_not(other.to_string()),
     })
+}
+
+/// Runs the scenario and writes down what happens.
+fn run_recorded(scenario: &Scenario, to: &Path) -> Result<CaseOutcome, Failure> {
+    let cannot = |error: std::io::Error| {
+        Failure::could_not(format!(
+            "cannot write {}: {error}; give another file with --record",
+            to.display()
+        ))
+    };
+    let mut file = create_private(to).map_err(cannot)?;
+    let mut recording = Recording::default();
+    let mut kept = Ok(());
+    let outcome = record_case(scenario, &mut |event| {
+        if kept.is_ok() {
+            kept = recording.add(&event);
+        }
+    })
+    .map_err(no_world)?;
+    kept.and_then(|()| file.write_all(recording.lines())).map_err(cannot)?;
+    Ok(outcome)
 }
 
 fn no_world(error: SimError) -> Failure {
@@ -208,9 +246,9 @@ fn show(
 
 /// Replays every regression of a folder.
 fn folder(args: &ReplayArgs, path: &Path, context: &mut Context) -> Result<Exit, Failure> {
-    if !args.plant.is_empty() {
+    if !args.plant.is_empty() || args.record.is_some() {
         return Err(Failure::usage(
-            "--plant goes with one trace; those of a folder name their own bugs",
+            "--plant and --record go with one trace; those of a folder name their own bugs",
         ));
     }
     let cannot =
@@ -378,6 +416,42 @@ mod tests {
         assert_eq!(done.expect_err("no such file").exit, Exit::Usage);
         let (done, _) = replayed(&["g0:1:1"]);
         assert_eq!(done.expect_err("another generator").exit, Exit::Usage);
+    }
+
+    #[test]
+    fn what_was_recorded_is_judged_again_by_the_other_judge() {
+        let home = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| home.path().join(name).to_str().expect("UTF-8").to_owned();
+        let (file, fine, wrong) = (path("x.jsonl"), path("fine.jsonl"), path("wrong.jsonl"));
+        fs::write(&file, trace(63, &[])).expect("a file");
+        assert_eq!(replayed(&[&file, "--record", &fine]).0, Ok(Exit::Passed));
+        let (done, text) = replayed(&["--judge", &fine]);
+        assert_eq!(done, Ok(Exit::Passed), "{text}");
+        assert!(
+            text.ends_with("judged 1 diffs, 0 refusals, 0 syncs, 0 blocks: 0 wrong, 0 not to be told; agrees with the recording\n"),
+            "{text}"
+        );
+        let planted = replayed(&[&file, "--record", &wrong, "--plant", "bit63-dropped"]);
+        assert_eq!(planted.0, Ok(Exit::Violation));
+        let (done, text) = replayed(&["--judge", &wrong]);
+        assert_eq!(done, Ok(Exit::Violation));
+        assert!(text.contains("VIOLATION missed: step 4: LBA 63 changed, diff(s0)"), "{text}");
+        assert!(text.contains("agrees with the recording\n"), "{text}");
+        // The first judge is made to say that all was well.
+        let forged: Vec<String> = fs::read_to_string(&wrong)
+            .expect("it is there")
+            .lines()
+            .filter(|line| !line.contains("violat"))
+            .map(|line| line.replace("\"verdict\":\"fail\"", "\"verdict\":\"pass\""))
+            .collect();
+        fs::write(&wrong, forged.join("\n") + "\n").expect("a file");
+        let (done, text) = replayed(&["--judge", &wrong]);
+        assert_eq!(done, Ok(Exit::Violation));
+        assert!(text.contains("this judge says missed, the recording says nothing"), "{text}");
+        let (done, _) = replayed(&["--judge", &file]);
+        assert_eq!(done.expect_err("a trace is no recording").exit, Exit::Usage);
+        let (done, _) = replayed(&[&file, "--record", &fine]);
+        assert_eq!(done.expect_err("files are not overwritten").exit, Exit::CouldNotTest);
     }
 
     #[test]

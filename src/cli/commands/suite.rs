@@ -16,7 +16,7 @@ use crate::cli::failure::Failure;
 use crate::cli::select::TestName;
 use crate::cli::{Context, volumes};
 use crate::device::ConsentItem;
-use crate::engine::{Ledger, Pipeline, Sut, SutVolume};
+use crate::engine::{Ledger, Pipeline, Recorded, Sut, SutVolume};
 use crate::lightbits::{Fingerprint, TlsConfig};
 use crate::model::Model;
 use crate::oracle::{Checks, Violation};
@@ -290,6 +290,7 @@ fn on_array(
         pipeline: pipeline(job, own_pages.is_some()),
         threads: true,
         checks: Checks::ALL,
+        record: Recorded::Answers,
     };
     let exit = drive(job, &folder, facts, &mut sut, &mut model, context);
     // However it ended: who leaves snapshots says so.
@@ -345,6 +346,7 @@ fn on_qemu(job: &Job<'_>, config: QemuConfig, context: &mut Context) -> Result<E
         pipeline: pipeline(job, true),
         threads: true,
         checks: Checks::ALL,
+        record: Recorded::Answers,
     };
     drive(job, &folder, facts, &mut sut, &mut model, context)
 }
