@@ -47,7 +47,7 @@ struct Cli {
 enum Command {
     /// The 20 fixed tests; without target flags on an embedded simulator.
     Suite(Box<args::SuiteArgs>),
-    /// Random checking on the simulator, bounded: ends with its first finding.
+    /// Random checking, bounded: ends with its first finding. Without target flags on a simulator.
     Check(Box<check::CampaignArgs>),
     /// Random checking for hours: goes on after each finding.
     Soak(Box<check::CampaignArgs>),

@@ -8,7 +8,7 @@
 
 use super::array::{QemuArray, VolumeSetup, copy_template, image_node, image_path, volume_export};
 use super::daemon::{SOCKET_TIMEOUT, nbd_socket};
-use super::device::{Sessions, open_session};
+use super::device::{Gate, Sessions, open_session, pass};
 use super::error::QemuError;
 use super::nbd::Nbd;
 use super::pages;
@@ -34,6 +34,7 @@ const VIEWS_MAX: usize = 4;
 pub(super) struct State {
     qmp: Option<Qmp<UnixStream>>,
     dir: PathBuf,
+    gate: Gate,
     chains: Vec<Chain>,
     views: Vec<View>,
     /// Makes names of nodes, jobs, bitmaps and exports unique.
@@ -78,8 +79,8 @@ struct View {
 type Place = (usize, usize);
 
 impl State {
-    pub(super) fn new(qmp: Qmp<UnixStream>, dir: PathBuf) -> State {
-        State { qmp: Some(qmp), dir, chains: Vec::new(), views: Vec::new(), serial: 0 }
+    pub(super) fn new(qmp: Qmp<UnixStream>, dir: PathBuf, gate: Gate) -> State {
+        State { qmp: Some(qmp), dir, gate, chains: Vec::new(), views: Vec::new(), serial: 0 }
     }
 
     /// Sends one QMP command.
@@ -87,6 +88,8 @@ impl State {
     /// # Errors
     /// As [`Qmp::command`]; also after [`State::end`].
     pub(super) fn command(&mut self, name: &str, arguments: &Value) -> Result<Value, QmpError> {
+        let gate = Arc::clone(&self.gate);
+        let _alone = pass(&gate);
         self.qmp()?.command(name, arguments)
     }
 
@@ -101,6 +104,8 @@ impl State {
         arguments: &Value,
         event: (&str, &[(&str, &str)]),
     ) -> Result<(), QmpError> {
+        let gate = Arc::clone(&self.gate);
+        let _alone = pass(&gate);
         let qmp = self.qmp()?;
         qmp.forget_events();
         qmp.command(name, arguments)?;
@@ -363,7 +368,8 @@ impl State {
         let export = json!({"type": "nbd", "id": node, "name": node, "node-name": node});
         self.command("block-export-add", &export)?;
         let len = self.chains[at].len;
-        let reader = Arc::new(Sessions::new(nbd_socket(&self.dir), node, len));
+        let reader =
+            Arc::new(Sessions::new(nbd_socket(&self.dir), node, len, Arc::clone(&self.gate)));
         self.chains[at].snapshots[nth].reader = Some(Arc::clone(&reader));
         Ok(reader)
     }

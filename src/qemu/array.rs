@@ -4,7 +4,7 @@
 
 use super::adapter::State;
 use super::daemon::{self, Daemon, Program};
-use super::device::NbdDevice;
+use super::device::{Gate, NbdDevice};
 use super::error::QemuError;
 use super::qmp::QmpError;
 use crate::block::{BlockSize, LbaCount, Role, VolumeUuid};
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How volumes can be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +97,7 @@ pub struct QemuArray {
     fuse_missing: Option<String>,
     // Dropped in this order: first the sessions, then the daemon with its directory.
     state: Mutex<State>,
+    gate: Gate,
     daemon: Daemon,
 }
 
@@ -118,13 +119,15 @@ impl QemuArray {
         let mut roles = vec![Role::Source, Role::Target];
         roles.extend(config.neighbour.then_some(Role::Neighbour));
         let volumes = roles.into_iter().map(|role| VolumeSetup::new(role, config.size)).collect();
-        let state = State::new(qmp, daemon.dir().to_owned());
+        let gate = Gate::default();
+        let state = State::new(qmp, daemon.dir().to_owned(), Arc::clone(&gate));
         let mut array = QemuArray {
             data_plane: config.data_plane.unwrap_or(DataPlane::Fuse),
             config,
             volumes,
             fuse_missing: None,
             state: Mutex::new(state),
+            gate,
             daemon,
         };
         array.add_volumes()?;
@@ -205,7 +208,7 @@ impl QemuArray {
     pub fn nbd_device(&self, role: Role) -> Option<NbdDevice> {
         let volume = self.setup(role).filter(|_| self.data_plane == DataPlane::Nbd)?;
         let socket = daemon::nbd_socket(self.daemon.dir());
-        Some(NbdDevice::new(socket, volume.node().to_owned(), volume.len))
+        Some(NbdDevice::new(socket, volume.node().to_owned(), volume.len, Arc::clone(&self.gate)))
     }
 
     /// How volumes are written.

@@ -11,20 +11,32 @@ use crate::block::{BlockSize, ByteOffset, Extent, Lba, LbaCount};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Held while the daemon carries out a command, and while a session is being opened.
+///
+/// A session that joins an export while a command waits for all requests to end makes QEMU wait for
+/// ever, in a busy loop (seen with 10.0.2): the newcomer is asked to finish, but never told to stop.
+pub(super) type Gate = Arc<Mutex<()>>;
+
+/// Waits for the gate.
+pub(super) fn pass(gate: &Gate) -> MutexGuard<'_, ()> {
+    gate.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Sessions on one export, opened as threads need them and used again.
 pub(super) struct Sessions {
     socket: PathBuf,
     export: String,
     len: LbaCount,
+    gate: Gate,
     idle: Mutex<Vec<Nbd<UnixStream>>>,
 }
 
 impl Sessions {
     /// Sessions on `export`, which must be as long as told; none is opened yet.
-    pub(super) fn new(socket: PathBuf, export: String, len: LbaCount) -> Sessions {
-        Sessions { socket, export, len, idle: Mutex::new(Vec::new()) }
+    pub(super) fn new(socket: PathBuf, export: String, len: LbaCount, gate: Gate) -> Sessions {
+        Sessions { socket, export, len, gate, idle: Mutex::new(Vec::new()) }
     }
 
     /// Runs `work` on a session of its own. One that broke is not used again.
@@ -39,7 +51,10 @@ impl Sessions {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut session = match idle {
             Some(session) => session,
-            None => open_session(&self.socket, &self.export, None, self.len)?,
+            None => {
+                let _alone = pass(&self.gate);
+                open_session(&self.socket, &self.export, None, self.len)?
+            }
         };
         let outcome = work(&mut session);
         if !session.is_broken() {
@@ -91,8 +106,8 @@ pub struct NbdDevice {
 }
 
 impl NbdDevice {
-    pub(super) fn new(socket: PathBuf, export: String, len: LbaCount) -> NbdDevice {
-        NbdDevice { sessions: Sessions::new(socket, export, len) }
+    pub(super) fn new(socket: PathBuf, export: String, len: LbaCount, gate: Gate) -> NbdDevice {
+        NbdDevice { sessions: Sessions::new(socket, export, len, gate) }
     }
 
     /// Sends `command` for `len` LBAs from `at`, in pieces that one request can name.

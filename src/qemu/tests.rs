@@ -475,3 +475,23 @@ fn many_snapshots_alive_together_keep_their_contents() {
         }
     }
 }
+
+#[test]
+fn sessions_opened_while_snapshots_are_cut_do_not_stall_the_daemon() {
+    let Some(array) = start(small(DataPlane::Nbd)) else { return };
+    let began = Instant::now();
+    for round in 0..20u64 {
+        // A device without sessions yet: each writer opens one, in the middle of the cut.
+        let source = device(&array, Role::Source);
+        let snapshot = std::thread::scope(|scope| {
+            for writer in 0..3 {
+                let source = source.as_ref();
+                scope.spawn(move || write(source, Extent::lbas(round * 64 + writer, 1), 1));
+            }
+            take(&array, Role::Source)
+        });
+        array.delete_snapshot(snapshot).expect("deleted");
+    }
+    // The daemon gives no answer for 30 s if it stalls.
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+}

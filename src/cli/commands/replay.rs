@@ -1,6 +1,6 @@
 //! `lbaudit replay`: runs exactly the operations of a file or of a named case once, or a folder of
-//! regressions. `lbaudit shrink`: makes a scenario that shows a violation shorter. Not covered:
-//! other targets than the simulator.
+//! regressions. `lbaudit shrink`: makes a scenario that shows a violation shorter. On the
+//! simulator, a replay also on QEMU. Not covered: real arrays (`check --scenario`).
 
 use super::check::{check_planted, draw, profile};
 use super::check_qemu;
