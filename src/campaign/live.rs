@@ -211,7 +211,6 @@ impl LiveBench<'_> {
         let bugs = planted.filter_map(|name| PipelineBug::from_name(name)).collect();
         let volumes = self.volumes.iter();
         let mut sut = Sut {
-            record: crate::engine::Recorded::Nothing,
             array: self.array,
             volumes: volumes
                 .map(|(role, (uuid, device))| (*role, SutVolume::borrowed(*uuid, *device)))

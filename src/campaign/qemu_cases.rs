@@ -102,7 +102,6 @@ impl QemuBench<'_> {
         let planted = scenario.header.planted.iter();
         let bugs = planted.filter_map(|name| PipelineBug::from_name(name)).collect();
         let mut sut = Sut {
-            record: crate::engine::Recorded::Nothing,
             array: &array,
             volumes: shapes.keys().filter_map(volume).collect(),
             clock: &clock,
