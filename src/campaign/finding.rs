@@ -12,8 +12,8 @@ use super::check::{Failure, Runner};
 use super::record::{EVENTS, record as recorded};
 use super::stand_in::shorten;
 use super::store::{create_private, sync_folder};
-use crate::engine::{Event, ShrinkBudget, Shrunk, shrink};
-use crate::oracle::{Kind, Violation};
+use crate::engine::{Event, OLD_DATA, ShrinkBudget, Shrunk, shrink};
+use crate::oracle::{Kind, Reason, Verdict, Violation};
 use crate::scenario::{Op, Scenario, write_trace};
 use serde::Serialize;
 use std::fs::{self, DirBuilder};
@@ -232,7 +232,7 @@ impl<'i> Investigator<'i> {
         self.keep_events(&path, &original)?;
 
         let patient = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
-            self.run_patiently(scenario, found.kind, on_event)
+            self.run_patiently(scenario, found, on_event)
         };
         let short = match self.stand_in {
             true => shorten(&original, found.kind, &patient, self.stop),
@@ -275,19 +275,29 @@ impl<'i> Investigator<'i> {
         Ok(Some(finding))
     }
 
-    /// Runs a scenario until it shows a violation of `kind`, but not more often than allowed.
+    /// Runs a scenario until it shows a violation of the kind of `found`, but not more often than
+    /// allowed. What earlier runs left on a real volume is another finding, gone with the next write.
     fn run_patiently(
         &self,
         scenario: &Scenario,
-        kind: Kind,
+        found: &Violation,
         on_event: &mut dyn FnMut(Event),
     ) -> CaseOutcome {
-        let mut outcome = (self.runner)(scenario, on_event);
+        let old_data = |violation: &Violation| violation.sentence.contains(OLD_DATA);
+        let mut run = || {
+            let mut outcome = (self.runner)(scenario, on_event);
+            let shown = outcome.verdict.violation();
+            if shown.is_some_and(|shown| old_data(shown) && !old_data(found)) {
+                outcome.verdict = Verdict::Unknown(Reason::NothingCompared);
+            }
+            outcome
+        };
+        let mut outcome = run();
         for _ in 1..self.tries {
-            if same(&outcome, kind).is_some() || self.stop.load(Ordering::Relaxed) {
+            if same(&outcome, found.kind).is_some() || self.stop.load(Ordering::Relaxed) {
                 break;
             }
-            outcome = (self.runner)(scenario, on_event);
+            outcome = run();
         }
         outcome
     }

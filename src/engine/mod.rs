@@ -23,6 +23,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use answer::OLD_DATA;
 pub use event::Event;
 pub use r#gen::{
     BadCaseName, CaseName, Coverage, Entropy, GENERATOR_VERSION, Goal, Group, Offers, PROFILES,

@@ -6,8 +6,6 @@ pub(super) enum Value {
     Zero,
     /// Whatever the LBA of that volume held before the recording began.
     Old(usize),
-    /// The same, seen not to be zeros.
-    Data(usize),
     /// The block of the write of this number.
     Write(u64),
 }
@@ -19,7 +17,6 @@ impl Value {
         match (self, other) {
             (Value::Write(one), Value::Write(two)) => one == two,
             (Value::Write(_), _) | (_, Value::Write(_)) => false,
-            (Value::Data(_), Value::Zero) | (Value::Zero, Value::Data(_)) => false,
             _ => true,
         }
     }
@@ -72,17 +69,12 @@ impl Possible {
     /// What it is if it turns out to be what was there before the recording; `None` if it cannot.
     pub(super) fn if_old(&self) -> Option<Option<Value>> {
         let Some(all) = &self.0 else { return Some(None) };
-        all.iter()
-            .find(|value| matches!(value, Value::Old(_) | Value::Data(_)))
-            .map(|old| Some(*old))
+        all.iter().find(|value| matches!(value, Value::Old(_))).map(|old| Some(*old))
     }
 
     /// What it is if it turns out to be neither zeros nor the block of a write: data from before the
     /// recording, or something that nobody knows. `None` if it cannot.
     pub(super) fn if_other(&self) -> Option<Option<Value>> {
-        match self.if_old()? {
-            Some(Value::Old(volume) | Value::Data(volume)) => Some(Some(Value::Data(volume))),
-            _ => Some(None),
-        }
+        self.if_old().map(|_| None)
     }
 }
