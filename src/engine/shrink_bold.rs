@@ -10,6 +10,8 @@ use crate::scenario::{Header, Label, Op, Scenario, Step, SyncSource};
 
 /// Longer scenarios are left to the plain candidates first.
 const STEPS: usize = 14;
+/// Scenarios as short as this are put together anew.
+const FEW: usize = 8;
 /// Places of the freedoms that are tried.
 const SEEDS: u64 = 12;
 /// Snapshots and extents that new observing steps speak of.
@@ -26,6 +28,10 @@ pub(super) fn bold_candidates(scenario: &Scenario) -> Vec<(&'static str, Scenari
         found.extend(replaced.into_iter().map(|candidate| ("plainer step", candidate)));
         let worlds = in_another_world(scenario);
         found.extend(worlds.into_iter().map(|candidate| ("another world", candidate)));
+    }
+    if scenario.steps.len() <= FEW {
+        let anew = from_scratch(scenario);
+        found.extend(anew.into_iter().map(|candidate| ("put together anew", candidate)));
     }
     found
 }
@@ -168,6 +174,51 @@ fn in_another_world(scenario: &Scenario) -> Vec<Scenario> {
     found
 }
 
+/// The shortest things one can do with these extents: a change or two, seen live, in a snapshot, in
+/// a copy; a change between two snapshots, the first of which was asked for. All shorter than the
+/// original; the last step keeps its fault.
+fn from_scratch(scenario: &Scenario) -> Vec<Scenario> {
+    let fault = scenario.steps.last().and_then(|last| last.fault.clone());
+    let mut places = extents(scenario);
+    for (nth, &one) in places.clone().iter().enumerate() {
+        for &other in &places.clone()[..nth] {
+            let (first, second) = (one.min(other), one.max(other));
+            let together = Extent::between(first.start(), second.end());
+            places.extend(together.filter(|_| first.end() >= second.start()));
+        }
+    }
+    let changes: Vec<Op> = places
+        .iter()
+        .flat_map(|&at| [Op::Write { at }, Op::Zero { at }, Op::Discard { at }])
+        .collect();
+    let mut some: Vec<Vec<Op>> = changes.iter().map(|one| vec![one.clone()]).collect();
+    let pairs = changes.iter().flat_map(|a| changes.iter().map(|b| vec![a.clone(), b.clone()]));
+    some.extend(pairs);
+    let take = |label| Op::Take { label: Label(label), wait: true };
+    let diff =
+        |snap| Op::Diff { snap: Label(snap), base: None, from: Lba::new(0), between_pages: None };
+    let (base, from, during) = (None, SyncSource::Snapshot, Vec::new());
+    let sync = Op::Sync { snap: Label(0), base, from, during };
+    let mut found: Vec<Scenario> = Vec::new();
+    for change in some {
+        let reads = places.iter().map(|&at| vec![Op::Read { snap: None, at }]);
+        let ends = reads.chain([vec![take(0), diff(0)], vec![take(0), sync.clone()]]);
+        let mut all: Vec<Vec<Op>> =
+            ends.map(|end| change.iter().cloned().chain(end).collect()).collect();
+        let asked = [take(0), diff(0)].into_iter().chain(change.clone());
+        all.push(asked.chain([take(1), diff(1)]).collect());
+        for ops in all.into_iter().filter(|ops| ops.len() < scenario.steps.len()) {
+            let mut steps: Vec<Step> = ops.into_iter().map(Step::from).collect();
+            if let Some(last) = steps.last_mut() {
+                last.fault.clone_from(&fault);
+            }
+            found.push(with_steps(scenario, steps));
+        }
+    }
+    found.sort_by_key(|candidate| candidate.steps.len());
+    found
+}
+
 fn without(steps: &[Step], left_out: usize) -> Vec<Step> {
     let others = steps.iter().enumerate().filter(|(place, _)| *place != left_out);
     others.map(|(_, step)| step.clone()).collect()
@@ -290,6 +341,19 @@ mod tests {
         let start = scenario(vec![write.clone(), take(0), write.clone(), chain]);
         let wanted = vec![write.clone(), take(0), sync(vec![write])];
         assert!(holds(&bold_candidates(&start), wanted));
+    }
+
+    #[test]
+    fn a_short_scenario_is_put_together_anew_from_its_extents() {
+        let at = |start, len| Extent::lbas(start, len);
+        let write = |start| Op::Write { at: at(start, 1) };
+        let discard = |start, len| Op::Discard { at: at(start, len) };
+        let ops = vec![write(9), take(0), discard(9, 1), discard(10, 1), take(1), diff(1, Some(0))];
+        let candidates = bold_candidates(&scenario(ops));
+        assert!(holds(&candidates, vec![write(9), discard(10, 1), take(0), diff(0, None)]));
+        assert!(holds(&candidates, vec![discard(9, 2), take(0), diff(0, None)]));
+        let asked = vec![take(0), diff(0, None), write(9), take(1), diff(1, None)];
+        assert!(holds(&candidates, asked));
     }
 
     #[test]
