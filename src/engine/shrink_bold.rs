@@ -6,7 +6,7 @@
 
 use super::shrink_parts::{each_extent, each_label, each_op};
 use crate::block::{Extent, Freedoms, Lba, Role};
-use crate::scenario::{Header, Label, Op, Scenario, Step, SyncSource};
+use crate::scenario::{Fault, Header, Label, Op, Scenario, Step, SyncSource};
 
 /// Longer scenarios are left to the plain candidates first.
 const STEPS: usize = 14;
@@ -176,9 +176,10 @@ fn in_another_world(scenario: &Scenario) -> Vec<Scenario> {
 
 /// The shortest things one can do with these extents: a change or two, seen live, in a snapshot, in
 /// a copy; a change between two snapshots, the first of which was asked for. All shorter than the
-/// original; the last step keeps its fault.
+/// original; the last step keeps its fault, at its first call.
 fn from_scratch(scenario: &Scenario) -> Vec<Scenario> {
     let fault = scenario.steps.last().and_then(|last| last.fault.clone());
+    let fault = fault.map(|fault| Fault { nth: 1, ..fault });
     let mut places = extents(scenario);
     for (nth, &one) in places.clone().iter().enumerate() {
         for &other in &places.clone()[..nth] {

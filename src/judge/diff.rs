@@ -140,7 +140,11 @@ impl World {
         for lba in lbas {
             let now = self.contents(newer, lba);
             let before = self.beginnings(volume, older, lba);
-            if before.iter().all(|before| now.differs_from(before)) {
+            let differs = |before: &Possible| match older {
+                Some(_) => now.changed_since(before),
+                None => now.differs_from(before),
+            };
+            if before.iter().all(differs) {
                 weighed.missed.push(lba);
             } else if may(lba) && !before.iter().all(|before| now.is_surely(before)) {
                 weighed.unsure.push(lba);
@@ -168,7 +172,7 @@ impl World {
             *lba >= first
                 && *lba < newer.len
                 && !reported.contains(lba)
-                && self.contents(newer, *lba).differs_from(&self.contents(older, *lba))
+                && self.contents(newer, *lba).changed_since(&self.contents(older, *lba))
         };
         let lbas: BTreeSet<u64> = one.touched().chain(two.touched()).filter(differs).collect();
         Some(Weighed { missed: lbas.into_iter().collect(), ..Weighed::default() })
@@ -205,7 +209,7 @@ impl World {
                 && self
                     .beginnings(volume, first, *lba)
                     .iter()
-                    .all(|before| self.contents(last, *lba).differs_from(before))
+                    .all(|before| self.contents(last, *lba).changed_since(before))
         };
         volume.touched().filter(changed).collect()
     }

@@ -6,6 +6,8 @@ pub(super) enum Value {
     Zero,
     /// Whatever the LBA of that volume held before the recording began.
     Old(usize),
+    /// The same, seen not to be zeros.
+    Data(usize),
     /// The block of the write of this number.
     Write(u64),
 }
@@ -17,6 +19,7 @@ impl Value {
         match (self, other) {
             (Value::Write(one), Value::Write(two)) => one == two,
             (Value::Write(_), _) | (_, Value::Write(_)) => false,
+            (Value::Data(_), Value::Zero) | (Value::Zero, Value::Data(_)) => false,
             _ => true,
         }
     }
@@ -53,6 +56,19 @@ impl Possible {
         }
     }
 
+    /// As [`Possible::differs_from`] for two moments of one LBA: that old data was once seen not to be
+    /// zeros is not made use of, as in the first judge, who keeps no such list for each LBA.
+    pub(super) fn changed_since(&self, other: &Possible) -> bool {
+        let plain = |possible: &Possible| {
+            let plain = |value: &Value| match value {
+                Value::Data(volume) => Value::Old(*volume),
+                other => *other,
+            };
+            Possible(possible.0.as_ref().map(|all| all.iter().map(plain).collect()))
+        };
+        plain(self).differs_from(&plain(other))
+    }
+
     /// What it is if it turns out to be this value; `None` if it cannot.
     pub(super) fn if_it_is(&self, value: Value) -> Option<Option<Value>> {
         let may = self.0.as_ref().is_none_or(|all| all.iter().any(|own| own.may_equal(value)));
@@ -69,12 +85,17 @@ impl Possible {
     /// What it is if it turns out to be what was there before the recording; `None` if it cannot.
     pub(super) fn if_old(&self) -> Option<Option<Value>> {
         let Some(all) = &self.0 else { return Some(None) };
-        all.iter().find(|value| matches!(value, Value::Old(_))).map(|old| Some(*old))
+        all.iter()
+            .find(|value| matches!(value, Value::Old(_) | Value::Data(_)))
+            .map(|old| Some(*old))
     }
 
     /// What it is if it turns out to be neither zeros nor the block of a write: data from before the
     /// recording, or something that nobody knows. `None` if it cannot.
     pub(super) fn if_other(&self) -> Option<Option<Value>> {
-        self.if_old().map(|_| None)
+        match self.if_old()? {
+            Some(Value::Old(volume) | Value::Data(volume)) => Some(Some(Value::Data(volume))),
+            _ => Some(None),
+        }
     }
 }
