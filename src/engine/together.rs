@@ -11,13 +11,14 @@ use super::recording;
 use super::session::{Emit, Halt};
 use super::verify::{Tile, values_in, wrong_in};
 use crate::array::{BlockDevice, DeviceError};
-use crate::block::{Extent, LbaSet, Role};
+use crate::block::{Extent, LbaCount, LbaSet, Role};
 use crate::judge::Record;
 use crate::model::ValueMap;
 use crate::oracle::CheckId;
 use crate::scenario::{Label, Op};
 use std::collections::BTreeMap;
 use std::sync::{Barrier, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Operations on data planes that are under way, as the model knows them already.
 pub(super) struct Flights<'o> {
@@ -27,6 +28,10 @@ pub(super) struct Flights<'o> {
     /// Operations that failed: place and error. Filled by whoever flies them.
     failed: Mutex<Vec<(usize, DeviceError)>>,
 }
+
+/// Pieces that an operation across a cut is done in at most, and the pause after each.
+const PIECES: u64 = 16;
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// The volume and the plain operation behind any number of `On`.
 fn plain(role: Role, op: &Op) -> (Role, &Op) {
@@ -209,6 +214,30 @@ impl Interp<'_, '_> {
         }
     }
 
+    /// One operation's I/O, an LBA at a time and with pauses, so that some of it is in flight
+    /// whenever the cut is made.
+    fn fly_slowly(&self, flights: &Flights<'_>, devices: &[&dyn BlockDevice], place: usize) {
+        let Some((role, op, generation)) = flights.ops.get(place) else { return };
+        let Some(at) = extent_of(op) else { return };
+        for piece in at.pieces(LbaCount::new(at.len_lbas().get().div_ceil(PIECES))) {
+            let op = match op {
+                Op::Write { .. } => Op::Write { at: piece },
+                Op::Rewrite { .. } => Op::Rewrite { at: piece },
+                Op::Zero { .. } => Op::Zero { at: piece },
+                Op::WriteZeroes { .. } => Op::WriteZeroes { at: piece },
+                _ => Op::Discard { at: piece },
+            };
+            let Some(device) = devices.get(place) else { return };
+            let stamp = (self.model.run(), *role, *generation);
+            if let Err(error) = perform(*device, &op, stamp, self.sut.waiting.stop) {
+                let mut failed = flights.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.push((place, error));
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
     /// All of them in the order listed; a snapshot's call comes at its place, its end after all.
     fn fly_in_order(
         &mut self,
@@ -251,7 +280,7 @@ impl Interp<'_, '_> {
                 let (start, devices) = (&start, &devices);
                 scope.spawn(move || {
                     start.wait();
-                    this.fly(flights, devices, place);
+                    this.fly_slowly(flights, devices, place);
                 });
             }
             start.wait();

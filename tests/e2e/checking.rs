@@ -135,7 +135,7 @@ fn ctrl_c_on_an_array_deletes_every_snapshot_within_ten_seconds() {
 }
 
 #[test]
-fn qemu_is_clean() {
+fn qemu_is_clean_and_its_non_atomic_cut_is_found() {
     if !qemu_works() {
         return;
     }
@@ -145,7 +145,12 @@ fn qemu_is_clean() {
     run.assert_code(0);
     let lines = run.json();
     assert_eq!((&lines[0]["target"], &last(&lines)["cases"]), (&"qemu".into(), &12.into()));
-    // The cut in two commands (`qemu-nonatomic`) loses a race only now and then: `.ci/run full`.
+    let racing = [&flags[..], &["--backend", "qemu-nonatomic", "--cases", "300"]].concat();
+    let run = home.run(&racing, None);
+    run.assert_code(1);
+    let lines = run.json();
+    let finding = lines.iter().find(|line| line["event"] == "finding").unwrap();
+    assert_eq!(finding["kind"], "missed", "{run}");
     home.assert_nothing_left();
 }
 
