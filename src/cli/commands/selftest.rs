@@ -1,7 +1,7 @@
 //! `lbaudit selftest`: whether the alarm rings. Here: `--fixed`, the table of planted bugs and the
 //! fixed tests that catch them.
 //!
-//! Not covered: the kill matrix ([`super::matrix`]), running the cases (`crate::campaign::selftest`).
+//! Not covered: the kill matrix (`super::matrix`), running the cases (`crate::campaign::selftest`).
 
 use crate::campaign::oracle_table::{CheckRow, oracle_table};
 use crate::campaign::selftest::{BugScore, Planted, empty_rows, score, table};
