@@ -185,21 +185,38 @@ impl SnapshotName {
     pub const fn seq(self) -> u32 {
         self.seq
     }
-    fn check(self) -> char {
+    /// The check character of a run id's digits and a number's.
+    fn check(run: &[u8], seq: &[u8]) -> u8 {
         // Any digit or swap of two digits changes a position-weighted sum modulo a prime.
-        let powers = (0..10).rev().map(|place| 10u32.pow(place));
-        let digits = powers
-            .skip_while(|&power| power > self.seq.max(1))
-            .map(|power| b"0123456789"[(self.seq / power % 10) as usize]);
-        let text = self.run.chars().into_iter().chain(digits);
-        let sum = text.zip(1u32..).fold(0u32, |sum, (c, place)| sum + u32::from(c) * place);
-        char::from(BASE32[(sum % 31) as usize])
+        let text = run.iter().chain(seq);
+        let sum = text.zip(1u32..).fold(0u32, |sum, (&c, place)| sum + u32::from(c) * place);
+        BASE32[(sum % 31) as usize]
     }
 }
 
 impl fmt::Display for SnapshotName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}-{}-{}", Self::PREFIX, self.run, self.seq, self.check())
+        // One name for every snapshot of every case: put together by hand, written in one go.
+        const DIGITS_MAX: usize = 10;
+        let (mut digits, mut from, mut seq) = ([b'0'; DIGITS_MAX], DIGITS_MAX, self.seq);
+        loop {
+            from -= 1;
+            digits[from] = b"0123456789"[(seq % 10) as usize];
+            seq /= 10;
+            if seq == 0 {
+                break;
+            }
+        }
+        let (run, seq) = (self.run.chars(), &digits[from..]);
+        let check = [SnapshotName::check(&run, seq)];
+        let parts: [&[u8]; 6] = [Self::PREFIX.as_bytes(), &run, b"-", seq, b"-", &check];
+        let mut text = [0u8; Self::PREFIX.len() + RUN_ID_CHARS + 1 + DIGITS_MAX + 2];
+        let mut len = 0;
+        for part in parts {
+            text[len..len + part.len()].copy_from_slice(part);
+            len += part.len();
+        }
+        f.write_str(std::str::from_utf8(&text[..len]).unwrap_or_default())
     }
 }
 

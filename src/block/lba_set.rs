@@ -24,6 +24,10 @@ impl LbaSet {
     pub const fn new() -> LbaSet {
         LbaSet { runs: SmallVec::new_const() }
     }
+    /// The empty set, with room for that many runs.
+    pub fn with_capacity(runs: usize) -> LbaSet {
+        LbaSet { runs: Runs::with_capacity(runs) }
+    }
     /// The maximal runs, ascending.
     pub fn runs(&self) -> &[Extent] {
         &self.runs
@@ -138,6 +142,16 @@ impl LbaSet {
         let inside = self.runs[from..].iter().map_while(|run| run.intersect(extent));
         LbaSet { runs: inside.collect() }
     }
+    /// As [`LbaSet::within`], of a set that is not needed any more.
+    pub fn into_within(self, extent: Extent) -> LbaSet {
+        let inside = match (self.runs.first(), self.runs.last()) {
+            (Some(first), Some(last)) => {
+                extent.start() <= first.start() && last.end() <= extent.end()
+            }
+            _ => true,
+        };
+        if inside { self } else { self.within(extent) }
+    }
     /// The smallest set of whole `granule`-LBA units, aligned from LBA 0, that covers it.
     ///
     /// # Panics
@@ -192,9 +206,15 @@ impl FromIterator<Extent> for LbaSet {
     fn from_iter<I: IntoIterator<Item = Extent>>(iter: I) -> LbaSet {
         let mut runs: Runs = iter.into_iter().collect();
         runs.sort_unstable();
-        let mut set = LbaSet::new();
-        runs.into_iter().for_each(|extent| set.append(extent));
-        set
+        // Joins what touches, in place.
+        runs.dedup_by(|next, last| match next.start() <= last.end() {
+            true => {
+                *last = Extent::between(last.start(), last.end().max(next.end())).unwrap_or(*last);
+                true
+            }
+            false => false,
+        });
+        LbaSet { runs }
     }
 }
 
@@ -265,6 +285,7 @@ mod tests {
             let window = Extent::lbas(w.0, w.1);
             let inside: Naive = p.iter().copied().filter(|&l| window.contains(Lba::new(l))).collect();
             check(&x.within(window), &inside);
+            check(&x.clone().into_within(window), &inside);
             prop_assert_eq!(x.covers(window), inside.len() as u64 == window.len_lbas().get());
             prop_assert_eq!(x.overlaps(window), !inside.is_empty());
         }

@@ -60,9 +60,11 @@ impl Interp<'_, '_> {
             inner => inner?,
         }
         // An operation between two pages may have taken an end of the diff away.
-        let expected = match self.expected(pair, from) {
-            after if after == expected => expected,
-            _ => Expected::Either("an operation between two pages changed what is to be answered"),
+        let expected = match between.map(|_| self.expected(pair, from)) {
+            Some(after) if after != expected => {
+                Expected::Either("an operation between two pages changed what is to be answered")
+            }
+            _ => expected,
         };
         match walked {
             Ok(answer) => {

@@ -87,6 +87,9 @@ pub(super) fn write_zeros(
     at: Extent,
     stop: &AtomicBool,
 ) -> Result<(), DeviceError> {
+    if !device.keeps_contents() {
+        return write_anything(device, at);
+    }
     in_pieces(device, at, "write", stop, |_, start, buf| write_all(device, start, buf))
 }
 
@@ -99,7 +102,12 @@ pub(super) fn rewrite(
     at: Extent,
     stop: &AtomicBool,
 ) -> Result<(), DeviceError> {
-    let mut again = AlignedBuf::new(device.block_size().get() * 256);
+    if !device.keeps_contents() {
+        return write_anything(device, at);
+    }
+    let most = REQUEST_LBAS.min(at.len_lbas());
+    let mut again =
+        AlignedBuf::new(device.block_size().get() * usize::try_from(most.get()).unwrap_or(1));
     in_pieces(device, at, "rewrite", stop, |_, start, buf| {
         let again = &mut again[..buf.len()];
         let same = |a: &[u8], b: &[u8]| {

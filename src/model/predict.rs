@@ -80,14 +80,14 @@ impl Model {
             return self.of_relatives(current, base, whole);
         }
         let (first, last) = (base.cut.min(current.cut), base.cut.max(current.cut));
-        let may = volume.touched_between(first, last).within(whole);
+        let may = volume.touched_between(first, last).into_within(whole);
         let must = current.contents.certain_differences(&base.contents, &may);
         Some(Prediction { must, may })
     }
 
     /// The bounds of a diff without base.
     fn since_creation(&self, current: &Snapshot, volume: &Volume, whole: Extent) -> Prediction {
-        let own = volume.touched_between(0, current.cut).within(whole);
+        let own = volume.touched_between(0, current.cut).into_within(whole);
         let anything = || LbaSet::from(whole);
         let zeros = ValueMap::new(Values::One(Value::Zero));
         let Some((began, inherited)) = &volume.parent else {

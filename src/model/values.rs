@@ -96,11 +96,17 @@ impl ValueMap {
     pub fn set(&mut self, at: Extent, values: Values) {
         let from = self.runs.partition_point(|(run, _)| run.end() <= at.start());
         let to = from + self.runs[from..].partition_point(|(run, _)| run.start() < at.end());
-        if let [(run, old)] = &mut self.runs[from..to]
-            && *run == at
-        {
-            *old = values;
-            return;
+        match &mut self.runs[from..to] {
+            // Nothing there yet, or just this: no other run is concerned.
+            [] => {
+                self.runs.insert(from, (at, values));
+                return;
+            }
+            [(run, old)] if *run == at => {
+                *old = values;
+                return;
+            }
+            _ => {}
         }
         let mut new: SmallVec<[(Extent, Values); 3]> = SmallVec::new();
         if let Some((run, old)) = self.runs[from..to].first() {

@@ -191,8 +191,9 @@ impl SimArray {
     pub fn create_snapshot(
         &self,
         volume: VolumeUuid,
-        name: &str,
+        name: impl Into<String>,
     ) -> Result<SimSnapshotInfo, SimError> {
+        let name = name.into();
         let shared = &*self.shared;
         let now = shared.clock.now();
         let mut state = shared.state();
@@ -224,7 +225,6 @@ impl SimArray {
         let stuck = shared.bugs.has(Bug::CreateNeverAvailable) && state.takes_stuck_turn();
         let available_at = if stuck { NEVER } else { locked.creating_until };
         drop(locked);
-        let name = name.to_owned();
         let snapshot =
             Snapshot { uuid, name, cell, cut, len_lbas, created: now, available_at, gone_at: None };
         let info = snapshot.info(now, shared.block_bytes());

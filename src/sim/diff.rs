@@ -96,8 +96,13 @@ pub(super) struct Changed<'a> {
 const EXHAUSTED: u64 = u64::MAX;
 
 impl<'a> Changed<'a> {
-    fn new(end_lba: u64) -> Changed<'a> {
-        Changed { sources: Vec::new(), chunks: Vec::new(), bits: Vec::new(), end_lba }
+    fn new(end_lba: u64, sources: usize) -> Changed<'a> {
+        Changed {
+            sources: Vec::with_capacity(sources),
+            chunks: Vec::with_capacity(sources),
+            bits: Vec::with_capacity(sources),
+            end_lba,
+        }
     }
 
     fn add(&mut self, mut source: Source<'a>) {
@@ -159,7 +164,7 @@ impl Tracking {
     pub(super) fn origin_of_clone(&self, snap: usize, len_lbas: u64) -> Origin {
         let epochs = self.links[..=snap].iter().map(|link| &link.epoch);
         let own = self.changed(epochs, false, 0, len_lbas);
-        let mut inherited = Changed::new(len_lbas);
+        let mut inherited = Changed::new(len_lbas, 1);
         inherited.add_masks(&self.origin.masks, 0);
         let mut masks: Masks = inherited.collect();
         for (chunk, bits) in own {
@@ -176,7 +181,8 @@ impl Tracking {
         from: u64,
         end_lba: u64,
     ) -> Changed<'a> {
-        let mut changed = Changed::new(end_lba);
+        // The origin, its pattern and "everything" besides the epochs.
+        let mut changed = Changed::new(end_lba, epochs.size_hint().0 + 3);
         let mut everything = origin && self.bugs.has(Bug::AllocatedMeansEverything);
         for epoch in epochs {
             everything |= epoch.everything;
@@ -387,6 +393,8 @@ fn clear(answer: &mut Masks, what: &Masks) {
 /// Takes one page off `changed`.
 pub(super) fn cut_page(changed: &mut dyn Iterator<Item = (u64, u64)>, limit: usize) -> SimPage {
     let mut page = SimPage::default();
+    // Most pages of a small volume hold a few ranges.
+    page.ranges.reserve(limit.min(16));
     for (chunk, bits) in changed {
         if page.ranges.len() == limit {
             page.next_offset_lba = chunk * CHUNK;

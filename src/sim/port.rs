@@ -111,7 +111,7 @@ impl Array for SimArray {
         volume: VolumeUuid,
         name: SnapshotName,
     ) -> Result<SnapshotInfo, ApiError> {
-        let made = SimArray::create_snapshot(self, volume, &name.to_string());
+        let made = SimArray::create_snapshot(self, volume, name.to_string());
         made.map(snapshot_info)
             .map_err(|e| api_error(format!("create snapshot {name} of volume {volume}"), &e))
     }

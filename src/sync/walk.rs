@@ -323,7 +323,7 @@ fn confirm_end(
 }
 
 fn chunks_to_set(chunks: &[ChunkBits]) -> LbaSet {
-    let mut set = LbaSet::new();
+    let mut set = LbaSet::with_capacity(chunks.len());
     for chunk in chunks {
         set.insert_chunk(chunk.start, chunk.bits);
     }
@@ -357,6 +357,7 @@ impl Window<'_> {
             self.cut_pad_bits(chunk, &mut answer.notes)?;
         }
         self.sort(page, &mut answer.notes)?;
+        answer.chunks.reserve(page.chunks.len());
         for chunk in &page.chunks {
             match answer.chunks.last() {
                 Some(known) if known.start == chunk.start => same_bitmap(*known, *chunk)?,

@@ -127,6 +127,18 @@ impl Swarm {
     }
 }
 
+/// What a burst is made of.
+const BURST: [Kind; 8] = [
+    Kind::Write,
+    Kind::Write,
+    Kind::Write,
+    Kind::WriteAgain,
+    Kind::WriteBeside,
+    Kind::WriteSeam,
+    Kind::Rewrite,
+    Kind::Zero,
+];
+
 /// Moves drawn again before a plain write is made instead.
 const TRIES: u32 = 6;
 
@@ -141,6 +153,10 @@ impl<E: Entropy> Draw<'_, E> {
             if motif.is_empty() && self.entropy.chance(if pure { 3 } else { 1 }, 8) {
                 motif = focus.motif;
             }
+            // Never in the middle of a motif, whose steps belong together.
+            if motif.is_empty() || motif.len() == focus.motif.len() {
+                self.burst();
+            }
             match motif.split_first() {
                 Some((&next, rest)) if !self.entropy.chance(1, 10) => {
                     self.make(next);
@@ -148,6 +164,18 @@ impl<E: Entropy> Draw<'_, E> {
                 }
                 _ => self.random(&swarm),
             }
+        }
+    }
+
+    /// Small changes all over the source, as many as the profile wants between two other moves.
+    fn burst(&mut self) {
+        let most = u64::from(self.profile.burst);
+        if most == 0 {
+            return;
+        }
+        for _ in 0..self.entropy.below(most + 1) {
+            let kind = self.entropy.pick(&BURST);
+            self.make(kind);
         }
     }
 

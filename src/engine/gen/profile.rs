@@ -70,6 +70,9 @@ pub struct Profile {
     pub offers: Offers,
     /// Steps of a case, at least and at most, not counting the observing steps at its end.
     pub steps: (u32, u32),
+    /// Small changes at most before each other move: many writes between two snapshots are what an
+    /// array sees in production, few are what finds most.
+    pub burst: u32,
     /// Sizes of the source volume to choose from, in LBAs.
     pub lens: &'static [u64],
     /// Bytes of one LBA.
@@ -80,6 +83,8 @@ pub struct Profile {
 
 /// One chunk, a partial tail, powers of two, and odd sizes; the simplest first.
 const SMALL: &[u64] = &[256, 200, 1024, 40, 512, 337, 64, 129, 640, 1000, 128, 2048, 65];
+/// Room for many small changes between two snapshots.
+const WIDE: &[u64] = &[2048, 1000, 4096, 337, 5000, 3105, 129, 8192];
 const TINY: &[u64] = &[128, 100, 64, 192, 70];
 
 const ALL: Profile = Profile {
@@ -87,6 +92,7 @@ const ALL: Profile = Profile {
     about: "the whole alphabet on a simulated array",
     offers: Offers::ALL,
     steps: (8, 56),
+    burst: 0,
     lens: SMALL,
     block: BlockSize::SMALLEST,
     fresh: None,
@@ -102,14 +108,17 @@ pub const PROFILES: &[Profile] = &[
             .without(Offers::READS)
             .without(Offers::SNAPSHOT_READS)
             .without(Offers::SYNCS),
-        steps: (40, 120),
+        steps: (160, 480),
+        burst: 40,
+        lens: WIDE,
         ..ALL
     },
     Profile {
         name: "contents",
         about: "reads and syncs after every kind of change",
         offers: Offers::ALL.without(Offers::SPARSE),
-        steps: (24, 72),
+        steps: (48, 144),
+        burst: 12,
         ..ALL
     },
     Profile {
@@ -126,6 +135,7 @@ pub const PROFILES: &[Profile] = &[
         about: "what a qemu-storage-daemon offers",
         offers: Offers::READS.and(Offers::SNAPSHOT_READS).and(Offers::SYNCS).and(Offers::DISCARD),
         steps: (8, 32),
+        burst: 0,
         lens: &[1024, 2000, 4096],
         block: BlockSize::DEVICE,
         fresh: Some(true),
@@ -139,6 +149,7 @@ pub const PROFILES: &[Profile] = &[
             .and(Offers::DISCARD)
             .and(Offers::CONCURRENT),
         steps: (8, 32),
+        burst: 0,
         lens: &[1024, 2000, 4096],
         block: BlockSize::DEVICE,
         fresh: Some(true),
@@ -148,6 +159,7 @@ pub const PROFILES: &[Profile] = &[
         about: "what a real array offers: one snapshot in the making, live reads only",
         offers: Offers::READS.and(Offers::SYNCS).and(Offers::DISCARD),
         steps: (8, 24),
+        burst: 0,
         lens: &[4096, 8192, 2048],
         block: BlockSize::DEVICE,
         fresh: Some(false),
@@ -157,6 +169,7 @@ pub const PROFILES: &[Profile] = &[
         about: "as live, with snapshots read through this run's own clones",
         offers: Offers::READS.and(Offers::SNAPSHOT_READS).and(Offers::SYNCS).and(Offers::DISCARD),
         steps: (8, 24),
+        burst: 0,
         lens: &[4096, 8192, 2048],
         block: BlockSize::DEVICE,
         fresh: Some(false),
