@@ -126,7 +126,7 @@ impl World {
             }
             Op::Take => {
                 // One at a time; the array says so itself.
-                if let Ok(made) = self.array.create_snapshot(self.volume, &format!("s{number}")) {
+                if let Ok(made) = self.array.create_snapshot(self.volume, format!("s{number}")) {
                     let moments = vec![(self.twin.log.len(), self.twin.bytes.clone())];
                     self.taken.push(Taken { uuid: made.uuid, moments });
                 }

@@ -355,7 +355,7 @@ fn lists_are_paged_by_limit_and_offset_uuid_and_end_before_deleted_marks() {
 fn a_list_holds_at_most_1000() {
     let mut rig = rig();
     for n in 0..1003 {
-        rig.array.create_snapshot(rig.source, &format!("s{n}")).unwrap();
+        rig.array.create_snapshot(rig.source, format!("s{n}")).unwrap();
     }
     let first = rig.client.get(SNAPSHOTS).ok();
     let first = first["snapshots"].as_array().unwrap();

@@ -156,7 +156,7 @@ fn apply(
             }
         }
         Op::Take => {
-            let uuid = array.create_snapshot(volume, &format!("s{number}")).unwrap().uuid;
+            let uuid = array.create_snapshot(volume, format!("s{number}")).unwrap().uuid;
             let (log_len, bytes) = (twin.log.len(), twin.bytes.clone());
             twin.snapshots.push(TwinSnapshot { uuid, log_len, bytes });
         }
@@ -184,7 +184,7 @@ fn apply(
             let mut bytes = vec![0xff; from.bytes.len()];
             array.device(clone).unwrap().read_bytes(0, &mut bytes).unwrap();
             prop_assert!(bytes == from.bytes, "contents of a clone");
-            let snap = array.create_snapshot(clone, &format!("sc{number}")).unwrap().uuid;
+            let snap = array.create_snapshot(clone, format!("sc{number}")).unwrap().uuid;
             let end = (from.bytes.len() / BLOCK) as u64;
             prop_assert_eq!(walk(array, snap, None, 0)?, twin.touched(0, from.log_len, end));
             // Writing the clone must not reach the parent, which is compared in the end.
