@@ -8,6 +8,7 @@ use super::store::RunState;
 use crate::array::{ApiError, Array, VolumeInfo};
 use crate::block::{Lba, LbaCount, Role, SnapshotUuid, VolumeUuid};
 use crate::device::guards::{g9_writable, g10_size, g11_sectors, size_text};
+use crate::device::signature::{Allowed, g14_no_signature};
 use crate::device::{Candidate, GuardRefusal, Host, Identity, Wanted, find_by_wwid};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -290,7 +291,8 @@ fn device_rows(
                     let (name, bytes) = (&info.name, info.size_bytes);
                     g10_size(&path, probe.size_bytes, name, bytes, inputs.footprint)
                 })
-                .and_then(|()| g11_sectors(&path, probe.logical_sector_bytes, info.sector_bytes));
+                .and_then(|()| g11_sectors(&path, probe.logical_sector_bytes, info.sector_bytes))
+                .and_then(|()| g14_no_signature(&path, &probe.signatures?, &Allowed::default()));
             match (guarded, probe.busy) {
                 (Err(refusal), _) => refused(what, &refusal),
                 (Ok(()), Some(busy)) => fail(what, format!("{}: {busy}", path.display()), ""),

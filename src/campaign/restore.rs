@@ -8,6 +8,7 @@ use super::journal::{self, JournalError, Saved, note_restored};
 use super::store::{JOURNAL, RunState, run_folders, run_state};
 use crate::array::VolumeInfo;
 use crate::block::{LbaCount, LbaSet, RunId, VolumeUuid};
+use crate::device::signature::Allowed;
 use crate::device::{Consent, ConsentItem, Host, Identity, Wanted, open_volumes};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -98,7 +99,7 @@ pub fn put_back(
     // The run had consent to put the stamps there, and only stamps are written over.
     let uuid = saved.volume.to_string();
     let tail = uuid.get(uuid.len().saturating_sub(12)..).unwrap_or_default().to_owned();
-    let consent = Consent::new(vec![ConsentItem::Tail(tail)]);
+    let consent = Consent::new(vec![ConsentItem::Tail(tail)]).allowing(Allowed::Whatever);
     let opened = open_volumes(host, vec![wanted], &consent).map_err(|error| error.to_string())?;
     let device = opened.first().ok_or("it could not be opened")?;
     let owner = (*run, saved.role);

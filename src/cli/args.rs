@@ -178,20 +178,40 @@ impl From<Group> for Phase {
     }
 }
 
+/// What the user gives up.
+#[derive(Args, Clone, PartialEq, Eq, Debug, Default)]
+pub struct ConsentArgs {
+    /// Consent: the last 12 hex digits of a volume's UUID. Needed for each of the two volumes,
+    /// whose data will be destroyed (a sync overwrites the target only, but its handshake writes a
+    /// few blocks of the source over themselves).
+    #[arg(long, value_name = "LAST12")]
+    pub destroy: Vec<ConsentItem>,
+    /// A file system, partition table or the like that may stand on a volume and be destroyed with
+    /// it, by the name that the refusal gives it; repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub allow_signature: Vec<String>,
+}
+
+impl ConsentArgs {
+    /// The first flag that was given.
+    pub fn first_given(&self) -> Option<&'static str> {
+        match (self.destroy.is_empty(), self.allow_signature.is_empty()) {
+            (false, _) => Some("--destroy"),
+            (true, false) => Some("--allow-signature"),
+            (true, true) => None,
+        }
+    }
+}
+
 /// The 20 fixed tests.
 #[derive(Args, Clone, Debug)]
 pub struct SuiteArgs {
     /// Which target.
     #[command(flatten)]
     pub target: TargetArgs,
-    /// Consent: the last 12 hex digits of a volume's UUID. Needed for each of the two volumes,
-    /// whose data will be destroyed.
-    #[arg(
-        long,
-        value_name = "LAST12",
-        help_heading = "Target (none of these: an embedded simulator)"
-    )]
-    pub destroy: Vec<ConsentItem>,
+    /// What may be destroyed there.
+    #[command(flatten, next_help_heading = "Target (none of these: an embedded simulator)")]
+    pub consent: ConsentArgs,
     /// Who plays the array.
     #[arg(long, value_name = "NAME", default_value = "lightbits")]
     pub backend: Backend,

@@ -1,10 +1,9 @@
 //! From parsed flags to a checked configuration. Pure: reads no file, no environment, no clock. Not
 //! covered: whether endpoints, files, devices and volumes exist.
 
-use super::args::{Backend, ChecksumArg, SuiteArgs, TargetArgs};
+use super::args::{Backend, ChecksumArg, ConsentArgs, SuiteArgs, TargetArgs};
 use super::select::Selection;
 use crate::block::{BitmapOrder, ByteLen, Policy, VolumeUuid};
-use crate::device::ConsentItem;
 use crate::lightbits::TlsConfig;
 use std::fmt;
 use std::path::PathBuf;
@@ -118,7 +117,7 @@ pub enum Target {
         /// Which volumes.
         volumes: Box<Volumes>,
         /// Consent to overwrite them, as far as flags gave it.
-        destroy: Vec<ConsentItem>,
+        consent: ConsentArgs,
     },
     /// QEMU's own change tracker.
     Qemu {
@@ -212,7 +211,7 @@ impl SuiteConfig {
 }
 
 fn suite_target(args: &SuiteArgs, env_token: Option<String>) -> Result<Target, ConfigError> {
-    let given = args.target.first_given().or((!args.destroy.is_empty()).then_some("--destroy"));
+    let given = args.target.first_given().or(args.consent.first_given());
     if args.backend != Backend::Lightbits {
         if let Some(flag) = given {
             return Err(ConfigError::Both("--backend qemu", flag));
@@ -232,7 +231,7 @@ fn suite_target(args: &SuiteArgs, env_token: Option<String>) -> Result<Target, C
     }
     let connection = Box::new(args.target.connection(env_token, &VOLUME_FLAGS)?);
     let volumes = Box::new(args.target.volumes()?);
-    Ok(Target::Array { connection, volumes, destroy: args.destroy.clone() })
+    Ok(Target::Array { connection, volumes, consent: args.consent.clone() })
 }
 
 /// Flags that a command needs besides the endpoint.

@@ -38,13 +38,13 @@ fn no_target_flag_means_the_embedded_simulator() {
 fn the_originals_flags_mean_an_array() {
     let devices = ["--source-device", "/dev/nvme0n1", "--target-device", "/dev/nvme0n2"];
     let config = array(&devices).expect("the original's command line");
-    let Target::Array { connection, volumes, destroy } = config.target else {
+    let Target::Array { connection, volumes, consent } = config.target else {
         panic!("not an array")
     };
     assert_eq!(connection.project, "default");
     assert_eq!(volumes.source.to_string(), SOURCE);
     assert_eq!(volumes.target_device, Some(PathBuf::from("/dev/nvme0n2")));
-    assert_eq!(destroy, []);
+    assert_eq!(consent, ConsentArgs::default());
     assert!(matches!(connection.token, Token::Environment(_)));
     assert_eq!((config.policy, config.external_checksum), (Policy::Chunk, true));
 }

@@ -2,6 +2,7 @@
 //! by the handshake ([`arm`]). Not covered: the guards and the handshake themselves
 //! (`crate::device`, `crate::campaign::arm`).
 
+use super::args::ConsentArgs;
 use super::config::Volumes;
 use super::exit::Exit;
 use super::failure::Failure;
@@ -11,6 +12,7 @@ use crate::array::{ApiError, Array, Clock, VolumeInfo, Waiting, delete_and_wait,
 use crate::block::{BlockSize, Extent, Geometry, Lba, LbaCount, Policy, Role, VolumeUuid};
 use crate::campaign::arm::{ArmError, ArmedPair, Handshake};
 use crate::campaign::journal::Journal;
+use crate::device::signature::Allowed;
 use crate::device::{Consent, ConsentItem, Host, Identified, Wanted, find_by_wwid, open_pair};
 use crate::engine::{Event, Ledger};
 use crate::model::Model;
@@ -41,7 +43,7 @@ pub struct Opened {
 pub fn open(
     array: &dyn Array,
     volumes: &Volumes,
-    destroy: &[ConsentItem],
+    given: &ConsentArgs,
     footprint: LbaCount,
     ui: &mut Ui,
 ) -> Result<Opened, Failure> {
@@ -60,7 +62,8 @@ pub fn open(
     };
     let one = wanted(&source, &volumes.source_device, target.uuid, "--source-device")?;
     let two = wanted(&target, &volumes.target_device, source.uuid, "--target-device")?;
-    let consent = consent(destroy, [&source, &target], ui);
+    let allowed = Allowed::Named(given.allow_signature.clone());
+    let consent = consent(&given.destroy, [&source, &target], ui).allowing(allowed);
     let (one, two) = open_pair(&Host::default(), one, two, &consent)?;
     Ok(Opened { source: one, target: two, infos: [source, target] })
 }

@@ -2,6 +2,7 @@
 //! a person, which is the command line's business.
 
 use super::guards::{Guarded, refuse, shown, size_text};
+use super::signature::Allowed;
 use crate::block::VolumeUuid;
 use std::str::FromStr;
 
@@ -52,12 +53,23 @@ impl ConsentItem {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Consent {
     items: Vec<ConsentItem>,
+    signatures: Allowed,
 }
 
 impl Consent {
     /// Consent to what is listed.
     pub fn new(items: Vec<ConsentItem>) -> Consent {
-        Consent { items }
+        Consent { items, signatures: Allowed::default() }
+    }
+
+    /// And what may stand on them and be destroyed (G14).
+    pub fn allowing(self, signatures: Allowed) -> Consent {
+        Consent { signatures, ..self }
+    }
+
+    /// What may stand on the volumes and be destroyed.
+    pub fn signatures(&self) -> &Allowed {
+        &self.signatures
     }
 
     /// G15: every volume (identity, name, size in bytes) is consented to.

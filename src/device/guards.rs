@@ -2,7 +2,7 @@
 //!
 //! A refusal says what was seen, the evidence, and the next step. Nothing here touches a device;
 //! [`super::Candidate`] and its followers gather the facts and call these in order. Not covered:
-//! G14 (foreign signatures), G15 (`super::consent`), and what only the array can tell.
+//! G14 (`super::signature`), G15 (`super::consent`), and what only the array can tell.
 
 use super::host::{Dev, Mount, Node, file_name_contains};
 use super::sysfs::{Disk, is_nvme_path, wwid_of_volume};

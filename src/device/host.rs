@@ -19,11 +19,19 @@ pub struct Host {
     pub sysfs: PathBuf,
     /// Root of procfs.
     pub proc: PathBuf,
+    /// util-linux's `blkid`, if the machine has it.
+    pub blkid: Option<PathBuf>,
 }
 
 impl Default for Host {
     fn default() -> Host {
-        Host { sysfs: PathBuf::from("/sys"), proc: PathBuf::from("/proc") }
+        // Never by PATH: this runs as root.
+        let blkid = ["/usr/sbin/blkid", "/sbin/blkid", "/usr/bin/blkid"].map(PathBuf::from);
+        Host {
+            sysfs: PathBuf::from("/sys"),
+            proc: PathBuf::from("/proc"),
+            blkid: blkid.into_iter().find(|path| path.is_file()),
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! [`Candidate`] has been looked at (G1 to G6) and is not open. [`Exclusive`] is held: O_EXCL and
 //! flock (G7, G8). [`Identified`] is writable, of the right size and says nothing against being the
-//! volume (G9 to G12), is not its own counterpart (G13) and may be overwritten (G15); what is left
+//! volume (G9 to G12), is not its own counterpart (G13), holds nothing that somebody may still want
+//! (G14) and may be overwritten (G15); what is left
 //! to the handshake is to make the array itself say so. Only then there is `Armed`. Not covered:
 //! what is written once armed, and the handshake that says so (`crate::campaign::arm`).
 
@@ -11,6 +12,7 @@ use super::consent::Consent;
 use super::guards::{self, Guarded, Identity, Told, refuse};
 use super::host::{Host, Node};
 use super::ioctl;
+use super::signature::{self, Signature, g14_no_signature};
 use super::stamping::{SavedBlocks, StampDevice};
 use super::sysfs::{self, Disk};
 use crate::array::{AlignedBuf, DeviceError};
@@ -63,6 +65,8 @@ pub struct ReadProbe {
     pub logical_sector_bytes: u32,
     /// Why it is not free, if it is not.
     pub busy: Option<String>,
+    /// What stands on it (G14).
+    pub signatures: Guarded<Vec<Signature>>,
 }
 
 fn os_error(error: io::Error) -> (io::Error, Option<i32>) {
@@ -230,8 +234,12 @@ impl Candidate {
         for lba in [0, last] {
             file.read_exact_at(&mut buf, lba * BlockSize::DEVICE.bytes())?;
         }
+        let read = |at, buf: &mut [u8]| file.read_exact_at(buf, at);
+        let blkid = self.host.blkid.as_deref();
+        let signatures = signature::on_device(&self.wanted.path, size_bytes, blkid, read);
         Ok(ReadProbe {
             size_bytes,
+            signatures,
             read_only: if block { ioctl::is_read_only(&file)? } else { false },
             logical_sector_bytes: if block { ioctl::logical_sector_bytes(&file)? } else { 512 },
             busy,
@@ -410,6 +418,15 @@ impl Identified {
         keep(&saved)?;
         Ok(StampDevice::new(&self.opened, owner, saved))
     }
+    /// What stands on it that somebody may still want, as our own table and `blkid` see it.
+    ///
+    /// # Errors
+    /// G14 when either cannot look: what was not looked at is not empty.
+    pub fn signatures(&self) -> Guarded<Vec<Signature>> {
+        let Opened { file, path, host, size_bytes, .. } = &self.opened;
+        let read = |at, buf: &mut [u8]| file.read_exact_at(buf, at);
+        signature::on_device(path, *size_bytes, host.blkid.as_deref(), read)
+    }
     /// Arms the device for the LBAs of `allowed`.
     ///
     /// # Errors
@@ -443,6 +460,9 @@ pub fn open_volumes(
     let held: Guarded<Vec<Exclusive>> = candidates.into_iter().map(Candidate::open).collect();
     let identified: Guarded<Vec<Identified>> = held?.into_iter().map(Exclusive::identify).collect();
     let identified = identified?;
+    for one in &identified {
+        g14_no_signature(one.path(), &one.signatures()?, consent.signatures())?;
+    }
     let volumes: Vec<_> = identified
         .iter()
         .map(|one| (one.wanted.volume, one.wanted.name.as_str(), one.wanted.size_bytes))

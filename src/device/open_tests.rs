@@ -5,6 +5,7 @@ use super::*;
 use crate::array::{BlockDevice, DeviceError};
 use crate::block::{ByteOffset, Extent, Lba};
 use crate::device::ConsentItem;
+use crate::device::signature::Allowed;
 use crate::device::testing::{FakeDisk, FakeSysfs, LoopDevice, fill, hash, skip, tool};
 use std::os::unix::fs::symlink;
 use std::thread;
@@ -211,6 +212,35 @@ fn nothing_is_opened_without_consent() {
     let other = Consent::new(vec![ConsentItem::Name("other".to_owned())]);
     refused(ask(&other), "G15", "4194304 bytes");
     assert_eq!(space.device.hash(), before);
+}
+
+#[test]
+fn a_device_with_a_signature_is_refused_until_it_is_named() {
+    let Some(space) = namespace(SOURCE) else { return };
+    let path = space.device.path().as_os_str().to_owned();
+    let makers: [(&str, &[&str], &str); 2] =
+        [("mkfs.ext4", &["-q", "-F"], "ext4"), ("mkswap", &["-q"], "swap")];
+    for (maker, flags, name) in makers {
+        let args: Vec<&std::ffi::OsStr> =
+            flags.iter().map(|flag| flag.as_ref()).chain([path.as_os_str()]).collect();
+        if !tool(maker, &args) {
+            continue;
+        }
+        space.refuses(space.wanted(), "G14", &format!("--allow-signature {name}"));
+        let before = space.device.hash();
+        let allowing = |name: &str| {
+            let allowed = Allowed::Named(vec![name.to_owned()]);
+            open_volumes(&space.sysfs.host(), vec![space.wanted()], &consent().allowing(allowed))
+        };
+        refused(allowing("xfs"), "G14", name);
+        assert!(allowing(name).is_ok(), "{name} was named");
+        assert_eq!(space.device.hash(), before, "looking changed the device");
+        // Without blkid our own table sees it too.
+        let alone = Host { blkid: None, ..space.sysfs.host() };
+        refused(open_volumes(&alone, vec![space.wanted()], &consent()), "G14", name);
+    }
+    let blind = Host { blkid: Some(PathBuf::from("/bin/false")), ..space.sysfs.host() };
+    refused(open_volumes(&blind, vec![space.wanted()], &consent()), "G14", "cannot be searched");
 }
 
 #[test]
@@ -493,7 +523,7 @@ fn served(volume: VolumeUuid) -> Served {
     let line = format!("1 2 {dev} / /x rw - fuse lbaudit-sim-{pid} rw\n");
     fs::write(proc.join("self/mountinfo"), line).expect("a table");
     let sysfs = FakeSysfs::new();
-    let host = Host { sysfs: sysfs.root().to_owned(), proc };
+    let host = Host { sysfs: sysfs.root().to_owned(), proc, ..Host::default() };
     Served { folder, file, host, sysfs }
 }
 

@@ -13,12 +13,11 @@ use crate::campaign::selftest::Planted;
 use crate::campaign::store::RunFolder;
 use crate::campaign::wired::{WiredError, Wires, over_the_wire};
 use crate::cli::Context;
-use crate::cli::args::{Backend, Form, OrderArg, OutputArgs, TargetArgs};
+use crate::cli::args::{Backend, ConsentArgs, Form, OrderArg, OutputArgs, TargetArgs};
 use crate::cli::config::{ConfigError, Seconds, Size};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::select::nearest_of;
-use crate::device::ConsentItem;
 use crate::engine::Event;
 use crate::engine::ShrinkBudget;
 use crate::engine::{CaseName, GENERATOR_VERSION, Offers, PROFILES, Profile, generate};
@@ -64,10 +63,9 @@ pub struct CampaignArgs {
     /// Which target.
     #[command(flatten)]
     pub target: TargetArgs,
-    /// Consent: the last 12 hex digits of a volume's UUID. Needed for each of the two volumes,
-    /// whose data will be destroyed.
-    #[arg(long, value_name = "LAST12", help_heading = ON_AN_ARRAY)]
-    pub destroy: Vec<ConsentItem>,
+    /// What may be destroyed there.
+    #[command(flatten, next_help_heading = ON_AN_ARRAY)]
+    pub consent: ConsentArgs,
     /// How much of the volumes is written [default: 64MiB].
     #[arg(long, value_name = "SIZE", help_heading = ON_AN_ARRAY)]
     pub region: Option<Size>,
@@ -272,7 +270,6 @@ pub fn run(
 /// Flags that only mean something on an array, without one.
 fn refuse_array_flags(args: &CampaignArgs) -> Result<(), Failure> {
     let given = [
-        (!args.destroy.is_empty(), "--destroy"),
         (args.region.is_some(), "--region"),
         (args.region_at.is_some(), "--region-at"),
         (args.clones, "--clones"),
@@ -280,7 +277,8 @@ fn refuse_array_flags(args: &CampaignArgs) -> Result<(), Failure> {
         (args.snapshot_timeout.is_some(), "--snapshot-timeout"),
         (args.bitmap_order != OrderArg::Auto, "--bitmap-order"),
     ];
-    match given.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag)) {
+    let given = given.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag));
+    match args.consent.first_given().or(given) {
         Some(given) => {
             Err(ConfigError::Incomplete { given, missing: "--endpoint".to_owned() }.into())
         }

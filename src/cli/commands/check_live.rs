@@ -136,7 +136,7 @@ fn on_array(
     let order = args.bitmap_order.order().unwrap_or(BitmapOrder::Little);
     let client = connect(connection, order, context)?.client;
     let footprint = LbaCount::new(at.end().get());
-    let opened = volumes::open(&client, wanted, &args.destroy, footprint, &mut context.ui)?;
+    let opened = volumes::open(&client, wanted, &args.consent, footprint, &mut context.ui)?;
     let shapes = volumes::shapes(&opened.infos, false);
     let region = Region::new(at, shapes.clone())
         .ok_or_else(|| Failure::usage("the region does not lie in both volumes: see --region"))?;

@@ -8,7 +8,7 @@ use crate::campaign::embedded::Embedded;
 use crate::campaign::inproc::{InProcess, InProcessConfig};
 use crate::campaign::journal::{Journal, Journalled};
 use crate::campaign::store::RunFolder;
-use crate::cli::args::{Form, SuiteArgs};
+use crate::cli::args::{ConsentArgs, Form, SuiteArgs};
 use crate::cli::config::{Connection, QemuVariant, SuiteConfig, Target, Token, Volumes};
 use crate::cli::connect::{INSECURE, connect};
 use crate::cli::exit::Exit;
@@ -79,8 +79,8 @@ pub fn run(
     match job.config.target.clone() {
         Target::Embedded { in_process: true, page_limit } => in_process(&job, page_limit, context),
         Target::Embedded { in_process: false, page_limit } => embedded(&job, page_limit, context),
-        Target::Array { connection, volumes, destroy } => {
-            on_array(&job, &connection, &volumes, &destroy, None, context)
+        Target::Array { connection, volumes, consent } => {
+            on_array(&job, &connection, &volumes, &consent, None, context)
         }
         Target::Qemu { qsd, variant } => {
             let config = QemuConfig {
@@ -218,14 +218,17 @@ fn embedded(job: &Job<'_>, page_limit: u32, context: &mut Context) -> Result<Exi
         let text = uuid.to_string();
         ConsentItem::Tail(text.get(text.len() - 12..).unwrap_or_default().to_owned())
     };
-    let destroy = [tail(source.uuid), tail(target.uuid)];
+    let consent = ConsentArgs {
+        destroy: vec![tail(source.uuid), tail(target.uuid)],
+        ..ConsentArgs::default()
+    };
     let volumes = Volumes {
         source: source.uuid,
         target: target.uuid,
         source_device: Some(devices.0.clone()),
         target_device: Some(devices.1.clone()),
     };
-    let ran = on_array(job, &connection, &volumes, &destroy, Some(page_limit), context);
+    let ran = on_array(job, &connection, &volumes, &consent, Some(page_limit), context);
     let stopped = server.stop();
     Ok(after_all(ran?, stopped.map_err(Failure::from), context))
 }
@@ -236,14 +239,14 @@ fn on_array(
     job: &Job<'_>,
     connection: &Connection,
     wanted: &Volumes,
-    destroy: &[ConsentItem],
+    consent: &ConsentArgs,
     own_pages: Option<u32>,
     context: &mut Context,
 ) -> Result<Exit, Failure> {
     let config = &job.config;
     let order = config.bitmap_order.unwrap_or(BitmapOrder::Little);
     let client = connect(connection, order, context)?.client;
-    let opened = volumes::open(&client, wanted, destroy, MIN_LBAS, &mut context.ui)?;
+    let opened = volumes::open(&client, wanted, consent, MIN_LBAS, &mut context.ui)?;
     let shapes = volumes::shapes(&opened.infos, own_pages.is_some());
     let run_id = RunId::random();
     let folder = folder(&job.args.output.run_dir, run_id)?;

@@ -7,13 +7,12 @@ use super::suite::{clean_command, folder};
 use crate::array::{Array, BlockDevice, RealClock, Waiting};
 use crate::block::{BitmapOrder, Lba, LbaCount, Policy, RunId};
 use crate::campaign::journal::{Journal, Journalled};
-use crate::cli::args::{Form, OrderArg, OutputArgs, TargetArgs};
+use crate::cli::args::{ConsentArgs, Form, OrderArg, OutputArgs, TargetArgs};
 use crate::cli::config::{Seconds, Size, VOLUME_FLAGS};
 use crate::cli::connect::connect;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::{Context, volumes};
-use crate::device::ConsentItem;
 use crate::engine::Ledger;
 use crate::model::Model;
 use crate::suite::{mib_per_s, seconds};
@@ -30,10 +29,9 @@ pub struct SyncArgs {
     /// Which array and volumes.
     #[command(flatten)]
     pub target: TargetArgs,
-    /// Consent: the last 12 hex digits of a volume's UUID, for both volumes. The target's data is
-    /// overwritten; on the source the handshake writes a few blocks over themselves.
-    #[arg(long, value_name = "LAST12")]
-    pub destroy: Vec<ConsentItem>,
+    /// What may be destroyed there.
+    #[command(flatten)]
+    pub consent: ConsentArgs,
     /// The snapshot.
     #[arg(long, value_name = "NAME|UUID")]
     pub snapshot: String,
@@ -100,7 +98,7 @@ pub fn run(
             args.snapshot, snapshot.volume, wanted.source
         )));
     }
-    let opened = volumes::open(&client, &wanted, &args.destroy, LbaCount::ZERO, &mut context.ui)?;
+    let opened = volumes::open(&client, &wanted, &args.consent, LbaCount::ZERO, &mut context.ui)?;
     let shapes = volumes::shapes(&opened.infos, false);
     let run_id = RunId::random();
     let folder = folder(&args.output.run_dir, run_id)?;
