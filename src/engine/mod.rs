@@ -23,7 +23,6 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use answer::OLD_DATA;
 pub use event::Event;
 pub use r#gen::{
     BadCaseName, CaseName, Coverage, Entropy, GENERATOR_VERSION, Goal, Group, Offers, PROFILES,
