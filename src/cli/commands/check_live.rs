@@ -216,6 +216,7 @@ fn on_array(
         policy: Some(policy),
         notes,
         source: &source,
+        reach: job.reach().placed(),
         runner: &runner,
         recorder: None,
         batch: 1,

@@ -9,11 +9,13 @@
 use super::coverage_cells::{Bits, Block, CELLS, Cell, Did, GROUPS, Relation, Upset};
 use super::coverage_walk::Walk;
 use super::goals::Goal;
+use super::reach::Reach;
 use crate::scenario::Scenario;
 
 /// Counts of what was reached.
 #[derive(Clone)]
 pub struct Coverage {
+    reach: Reach,
     counts: Box<[u32]>,
     goals: [u64; Goal::ALL.len()],
     cases: u64,
@@ -50,16 +52,22 @@ impl Tally<'_> {
 
 impl Default for Coverage {
     fn default() -> Coverage {
+        Coverage::within(Reach::ALL)
+    }
+}
+
+impl Coverage {
+    /// Nothing yet, of cases that cannot reach more than that.
+    pub fn within(reach: Reach) -> Coverage {
         Coverage {
+            reach,
             counts: vec![0; CELLS].into_boxed_slice(),
             goals: [0; Goal::ALL.len()],
             cases: 0,
             walk: Walk::default(),
         }
     }
-}
 
-impl Coverage {
     /// Counts a case, all of whose steps ran.
     pub fn count(&mut self, scenario: &Scenario) {
         self.count_but(scenario, &[]);
@@ -97,9 +105,10 @@ impl Coverage {
         self.goals[goal as usize]
     }
 
-    /// Goals that were never reached.
-    pub fn missed_goals(&self) -> impl Iterator<Item = Goal> {
-        Goal::ALL.iter().copied().filter(|&goal| self.goal(goal) == 0)
+    /// Goals that can be reached, and those of them that never were.
+    pub fn goals(&self) -> (usize, Vec<Goal>) {
+        let missed = self.reach.goals().filter(|&goal| self.goal(goal) == 0).collect();
+        (self.reach.goals().count(), missed)
     }
 
     /// How often a combination was reached.
@@ -107,16 +116,20 @@ impl Coverage {
         self.counts.get(cell.place()).copied().unwrap_or(0)
     }
 
-    /// Combinations that were reached, and all that can happen.
+    fn cells(&self) -> impl Iterator<Item = Cell> {
+        Cell::all().filter(|&cell| self.reach.has(cell))
+    }
+
+    /// Combinations that were reached, and all that can be.
     pub fn reached(&self) -> (usize, usize) {
-        let reached = Cell::all().filter(|&cell| self.times(cell) > 0).count();
-        (reached, Cell::all().count())
+        let reached = self.cells().filter(|&cell| self.times(cell) > 0).count();
+        (reached, self.cells().count())
     }
 
     /// Groups with combinations that were never reached, those that lack most first.
     pub fn lacking(&self) -> Vec<Group> {
         let mut groups: Vec<Option<Group>> = vec![None; GROUPS];
-        for cell in Cell::all() {
+        for cell in self.cells() {
             if let Some(group) = groups.get_mut(cell.group()) {
                 let words = || Group { words: cell.group_words(), reached: 0, of: 0 };
                 let group = group.get_or_insert_with(words);
@@ -199,7 +212,7 @@ mod tests {
         let mut coverage = Coverage::default();
         coverage.count_but(&scenario(ops), &[1]);
         assert_eq!(coverage.goal(Goal::WriteInCut), 0);
-        assert!(coverage.missed_goals().any(|goal| goal == Goal::WriteInCut));
+        assert!(coverage.goals().1.contains(&Goal::WriteInCut));
     }
 
     #[test]
@@ -225,7 +238,7 @@ mod tests {
             for case in 0..2_000 {
                 coverage.count(&generate(&PROFILES[0], CaseName { seed, case }));
             }
-            let missed: Vec<&str> = coverage.missed_goals().map(Goal::words).collect();
+            let missed: Vec<&str> = coverage.goals().1.into_iter().map(Goal::words).collect();
             assert_eq!(missed, Vec::<&str>::new(), "seed {seed}");
         }
     }

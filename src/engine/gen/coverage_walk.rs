@@ -178,7 +178,8 @@ impl Walk {
                 self.count(Did::Take, around, tally);
                 tally.goal_if(Goal::LateAvailable, header.freedoms.late_available);
                 self.take(*label, Role::Source, around == Some(Relation::InCut), tally);
-                self.now.creating |= !wait;
+                // Whatever was in the making before it has settled.
+                self.now.creating = !wait;
             }
             Op::Delete { label, wait } => self.delete(header, *label, *wait, around, tally),
             Op::Wait => (self.now.creating, self.now.deleting) = (false, false),
