@@ -97,12 +97,12 @@ impl Finding {
 /// The kinds of the operations of a scenario, in order, those inside others included.
 pub fn op_kinds(scenario: &Scenario) -> Vec<&'static str> {
     let mut kinds = Vec::new();
-    scenario.steps.iter().for_each(|step| push_kinds(&step.op, &mut kinds));
+    scenario.steps.iter().for_each(|step| step.op.each(&mut |op| kinds.push(op_kind(op))));
     kinds
 }
 
-fn push_kinds(op: &Op, kinds: &mut Vec<&'static str>) {
-    kinds.push(match op {
+const fn op_kind(op: &Op) -> &'static str {
+    match op {
         Op::Write { .. } => "write",
         Op::Rewrite { .. } => "rewrite",
         Op::Zero { .. } => "zero",
@@ -127,13 +127,6 @@ fn push_kinds(op: &Op, kinds: &mut Vec<&'static str>) {
         Op::Sync { .. } => "sync",
         Op::SyncChain { .. } => "sync_chain",
         Op::Check(_) => "check",
-    });
-    match op {
-        Op::Concurrent(ops) | Op::Sync { during: ops, .. } => {
-            ops.iter().for_each(|op| push_kinds(op, kinds));
-        }
-        Op::On { op, .. } | Op::Diff { between_pages: Some((_, op)), .. } => push_kinds(op, kinds),
-        _ => {}
     }
 }
 

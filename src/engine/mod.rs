@@ -21,6 +21,8 @@ mod transfer;
 mod verify;
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use event::Event;

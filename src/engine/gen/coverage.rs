@@ -159,26 +159,12 @@ pub(super) const fn cell(
 mod tests {
     use super::super::{CaseName, PROFILES, generate};
     use super::*;
-    use crate::block::{BlockSize, Extent, Geometry, Lba, LbaCount, Policy, Role};
-    use crate::scenario::{Header, Label, Op};
+    use crate::block::Extent;
+    use crate::engine::testing::{diff, scenario as on, take, write};
+    use crate::scenario::Op;
 
     fn scenario(ops: Vec<Op>) -> Scenario {
-        let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(200), fresh: true };
-        let volumes = [(Role::Source, shape), (Role::Target, shape)].into();
-        Scenario::new(Header::new(volumes, Policy::Exact, "a test"), ops)
-    }
-
-    fn write(at: u64, len: u64) -> Op {
-        Op::Write { at: Extent::lbas(at, len) }
-    }
-
-    fn take(label: u32) -> Op {
-        Op::Take { label: Label(label), wait: true }
-    }
-
-    fn diff(snap: u32, base: Option<u32>) -> Op {
-        let (snap, base) = (Label(snap), base.map(Label));
-        Op::Diff { snap, base, from: Lba::new(0), between_pages: None }
+        on(200, ops)
     }
 
     fn counted(ops: Vec<Op>) -> Coverage {
