@@ -5,8 +5,8 @@
 use super::block::size_bytes;
 use super::host::Node;
 use super::sysfs::{self, find_by_wwid, wwid_of_volume};
-use crate::array::{AlignedBuf, BlockDevice, DeviceError};
-use crate::block::{BlockSize, ByteOffset, Lba, LbaCount, VolumeUuid};
+use crate::array::{AlignedBuf, DeviceError, ReadBlocks, ReadOnly};
+use crate::block::{BlockSize, ByteOffset, LbaCount, VolumeUuid};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io;
@@ -17,8 +17,11 @@ use std::path::{Path, PathBuf};
 const PIECE_BYTES: usize = 1 << 20;
 
 /// An open device of a volume. Every write is refused.
+pub type ReadOnlyDevice = ReadOnly<DeviceBlocks>;
+
+/// The blocks of an open device of a volume.
 #[derive(Debug)]
-pub struct ReadOnlyDevice {
+pub struct DeviceBlocks {
     file: File,
     path: PathBuf,
     len: LbaCount,
@@ -60,11 +63,12 @@ impl ReadOnlyDevice {
         if size != bytes {
             return Err(wrong(format!("it has {size} bytes, the volume {bytes}")));
         }
-        Ok(ReadOnlyDevice { file, path, len: LbaCount::new(bytes / BlockSize::DEVICE.bytes()) })
+        let len = LbaCount::new(bytes / BlockSize::DEVICE.bytes());
+        Ok(ReadOnly(DeviceBlocks { file, path, len }))
     }
 }
 
-impl BlockDevice for ReadOnlyDevice {
+impl ReadBlocks for DeviceBlocks {
     fn block_size(&self) -> BlockSize {
         BlockSize::DEVICE
     }
@@ -85,18 +89,6 @@ impl BlockDevice for ReadOnlyDevice {
         }
         Ok(())
     }
-    fn write_at(&self, _: ByteOffset, _: &[u8]) -> Result<usize, DeviceError> {
-        Err(DeviceError::Unsupported("writing"))
-    }
-    fn write_zeroes(&self, _: Lba, _: LbaCount) -> Result<(), DeviceError> {
-        Err(DeviceError::Unsupported("writing"))
-    }
-    fn discard(&self, _: Lba, _: LbaCount) -> Result<(), DeviceError> {
-        Err(DeviceError::Unsupported("discarding"))
-    }
-    fn flush(&self) -> Result<(), DeviceError> {
-        Err(DeviceError::Unsupported("writing"))
-    }
     fn path(&self) -> Option<&Path> {
         Some(&self.path)
     }
@@ -105,6 +97,7 @@ impl BlockDevice for ReadOnlyDevice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::array::BlockDevice as _;
     use crate::device::testing::FakeSysfs;
 
     const VOLUME: VolumeUuid = VolumeUuid::from_u128(0xc1);
@@ -125,15 +118,12 @@ mod tests {
         let refused = refused.expect_err("a file is no device").to_string();
         assert!(refused.contains("no block device"), "{refused}");
         let file = File::open(&path).expect("a file");
-        let device = ReadOnlyDevice { file, path, len: LbaCount::new(2) };
+        let device = ReadOnly(DeviceBlocks { file, path, len: LbaCount::new(2) });
         let mut bytes = [0; 4096];
         device.read_at(ByteOffset::new(4096), &mut bytes).expect("reads");
         assert!(bytes.iter().all(|&byte| byte == 7));
         assert!(device.read_at(ByteOffset::new(8192), &mut bytes).is_err());
-        let one = (Lba::new(0), LbaCount::new(1));
         assert!(device.write_at(ByteOffset::new(0), &bytes).is_err());
-        assert!(device.discard(one.0, one.1).is_err());
-        assert!(device.write_zeroes(one.0, one.1).is_err());
         assert!(device.flush().is_err());
     }
 }
