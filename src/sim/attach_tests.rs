@@ -9,6 +9,7 @@ use crate::block::{LbaCount, SnapshotUuid};
 use crate::device::ioctl;
 use crate::sim::fuse::ByteVolume;
 use crate::sim::{SimArray, SimConfig, SimIoError, SimRange};
+use crate::testing::left_out;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -91,16 +92,11 @@ fn attach(volumes: &[Arc<Recorder>], kind: AttachKind) -> Option<Attachment> {
         Ok(attachment) => Some(attachment),
         Err(error) if able => panic!("{kind:?} should work here: {error}"),
         Err(error) => {
-            announce(&format!("{kind:?} cannot be tested here: {error}"));
+            left_out(&format!("{kind:?} cannot be tested here: {error}"));
             assert!(stale_of_this_process().is_empty(), "a refusal leaves nothing");
             None
         }
     }
-}
-
-#[expect(clippy::print_stderr, reason = "a test that could not test says so")]
-fn announce(text: &str) {
-    eprintln!("SKIPPED: {text}");
 }
 
 /// Mounts of this test process. Other tests run beside this one, so only `dir` says whose.
@@ -280,7 +276,7 @@ fn what_any_program_does_to_the_device_is_in_the_next_diff() {
     // The best this machine has; a file takes discards by `fallocate` instead.
     let attachment = Attachment::new(files, AttachKind::Auto).expect("never fails");
     let Some(path) = attachment.paths().first() else {
-        return announce(&attachment.notes().join("; "));
+        return left_out(&attachment.notes().join("; "));
     };
     let is_block = path.starts_with("/dev");
     let take = |name: &str| array.create_snapshot(uuid, name).expect("taken").uuid;
