@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "tests stop where something is not as it must be")]
 
 mod checking;
+mod clones;
 mod command_line;
 mod embedded;
 mod proxied;
