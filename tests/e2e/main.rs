@@ -10,6 +10,7 @@ mod checking;
 mod clones;
 mod command_line;
 mod embedded;
+mod findings;
 mod proxied;
 mod serving;
 mod stopping;
