@@ -80,4 +80,6 @@ pub mod suite;
 pub mod sync;
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tidy;

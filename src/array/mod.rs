@@ -11,6 +11,7 @@ mod error;
 mod escape;
 mod facade;
 mod port;
+mod read_only;
 
 pub use buffer::{AlignedBuf, BUF_ALIGN};
 pub use clones::Clones;
@@ -20,3 +21,4 @@ pub use facade::{Waiting, delete_and_wait, wait_available, wait_gone};
 pub use port::{
     Array, BlockDevice, Clock, RealClock, SnapshotInfo, SnapshotState, VirtualClock, VolumeInfo,
 };
+pub use read_only::{ReadBlocks, ReadOnly};

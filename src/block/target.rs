@@ -198,12 +198,10 @@ impl FromStr for Policy {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_target_lacks_is_named_once_and_what_it_has_is_not() {
-        let everything = Capabilities {
+impl Capabilities {
+    /// An array that offers everything.
+    pub(crate) const fn everything() -> Capabilities {
+        Capabilities {
             snapshot_readable: true,
             discard: DiscardEffect::Zero,
             durable: Durability::OnAck,
@@ -220,7 +218,32 @@ mod tests {
             granularity: LbaCount::new(1),
             page_limit: None,
             refuses_deleted_base: true,
-        };
+        }
+    }
+
+    /// An array that offers no more than snapshots and their diffs.
+    pub(crate) const fn bare() -> Capabilities {
+        Capabilities {
+            snapshot_readable: false,
+            rollback: RollbackKind::None,
+            clone_full_diff: None,
+            resize: false,
+            shrink_zeroes: false,
+            restart: false,
+            volume_lifecycle: false,
+            concurrent_ops: false,
+            ..Capabilities::everything()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_target_lacks_is_named_once_and_what_it_has_is_not() {
+        let everything = Capabilities::everything();
         assert_eq!(everything.not_testable(), Vec::<&str>::new());
         let nothing = Capabilities {
             snapshot_readable: false,

@@ -11,19 +11,19 @@ use crate::device::{
 use crate::sim::attach::{AttachKind, Attachment};
 use crate::sim::fuse::VolumeFile;
 use crate::sim::{SimArray, SimConfig};
+use crate::testing::left_out;
 use std::path::Path;
 use std::sync::Arc;
 
 const SIZE: u64 = 8 << 20;
 
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn attached(array: &SimArray, volume: VolumeUuid, kind: AttachKind) -> Option<Attachment> {
     let device = array.device(volume).expect("it is there");
     let file = VolumeFile { name: format!("source-{volume}"), volume: Arc::new(device) };
     match Attachment::new(vec![file], kind) {
         Ok(attachment) => Some(attachment),
         Err(error) => {
-            eprintln!("skipped: {error}");
+            left_out(&error);
             None
         }
     }

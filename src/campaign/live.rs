@@ -45,7 +45,7 @@ impl Region {
         scenario.header.volumes = self.shapes.clone();
         let mut labels = Vec::new();
         for step in &mut scenario.steps {
-            each_op(&mut step.op, &mut |op| {
+            step.op.each_mut(&mut |op| {
                 labels.extend(taken(op));
                 move_by(op, by);
             });
@@ -91,31 +91,6 @@ impl Region {
     }
 }
 
-/// Calls `visit` for an operation and those inside it.
-fn each_op(op: &mut Op, visit: &mut dyn FnMut(&mut Op)) {
-    visit(op);
-    match op {
-        Op::Concurrent(ops) | Op::Sync { during: ops, .. } => {
-            ops.iter_mut().for_each(|op| each_op(op, visit));
-        }
-        Op::On { op, .. } | Op::Diff { between_pages: Some((_, op)), .. } => each_op(op, visit),
-        _ => {}
-    }
-}
-
-/// Where an operation itself touches a volume.
-fn extent_mut(op: &mut Op) -> Option<&mut Extent> {
-    match op {
-        Op::Write { at }
-        | Op::Rewrite { at }
-        | Op::Zero { at }
-        | Op::WriteZeroes { at }
-        | Op::Discard { at }
-        | Op::Read { at, .. } => Some(at),
-        _ => None,
-    }
-}
-
 fn move_by(op: &mut Op, by: LbaCount) {
     if let Op::Diff { from, .. } = op {
         // From the beginning stays from the beginning.
@@ -123,7 +98,7 @@ fn move_by(op: &mut Op, by: LbaCount) {
             *from = *from + by;
         }
     }
-    if let Some(at) = extent_mut(op) {
+    if let Some(at) = op.touches_mut() {
         *at = Extent::new(at.start() + by, at.len_lbas()).unwrap_or(*at);
     }
 }
@@ -161,11 +136,7 @@ fn last_alive(scenario: &Scenario) -> Option<Label> {
 fn footprint(scenario: &Scenario) -> LbaSet {
     let mut touched = LbaSet::new();
     for step in &scenario.steps {
-        each_op(&mut step.op.clone(), &mut |op| {
-            if let Some(at) = extent_mut(op) {
-                touched.insert(*at);
-            }
-        });
+        step.op.each(&mut |op| op.touches().into_iter().for_each(|at| touched.insert(at)));
     }
     touched
 }

@@ -151,20 +151,12 @@ mod tests {
     use crate::block::{Extent, Policy};
     use crate::engine::{CaseName, Profile, generate};
     use crate::oracle::Kind;
+    use crate::qemu::testing::unless_missing;
     use crate::scenario::{Label, Op};
     use rustix::process::{Pid, Signal, kill_process};
 
-    /// A bench, or why not: only a missing QEMU excuses.
-    #[expect(clippy::print_stderr, reason = "a test that did not run must not look as if it had")]
     fn bench(stop: &AtomicBool, config: QemuConfig) -> Option<QemuBench<'_>> {
-        match QemuBench::start(config, stop) {
-            Ok(bench) => Some(bench),
-            Err(error @ (QemuError::Missing { .. } | QemuError::TooOld { .. })) => {
-                eprintln!("not run: {error}");
-                None
-            }
-            Err(error) => panic!("{error}"),
-        }
+        unless_missing(QemuBench::start(config, stop))
     }
 
     fn small() -> QemuConfig {

@@ -2,10 +2,7 @@
 //! that can be made to fail. It keeps no contents and answers empty diffs.
 
 use crate::array::{ApiError, Array, Reply, SnapshotInfo, SnapshotState, VolumeInfo};
-use crate::block::{
-    Capabilities, DiscardEffect, Durability, Lba, LbaCount, Page, RollbackKind, SnapshotName,
-    SnapshotUuid, VolumeUuid,
-};
+use crate::block::{Capabilities, Lba, LbaCount, Page, SnapshotName, SnapshotUuid, VolumeUuid};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
@@ -64,24 +61,7 @@ impl TestArray {
 
 impl Array for TestArray {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            snapshot_readable: false,
-            discard: DiscardEffect::Zero,
-            durable: Durability::OnAck,
-            tracking_survives_kill: true,
-            rollback: RollbackKind::None,
-            clone_full_diff: None,
-            resize: false,
-            shrink_zeroes: false,
-            restart: false,
-            volume_lifecycle: false,
-            concurrent_ops: false,
-            atomic_write_bytes: 4096,
-            concurrent_snapshots: 1,
-            granularity: LbaCount::new(1),
-            page_limit: None,
-            refuses_deleted_base: true,
-        }
+        Capabilities::bare()
     }
     fn volume(&self, volume: VolumeUuid) -> Result<VolumeInfo, ApiError> {
         let inner = self.inner();

@@ -1,12 +1,12 @@
-//! A device that is only read: a clone of a snapshot, found by its wwid. Nothing can be written
-//! through it, so it needs no consent and no handshake. Not covered: devices that are written
+//! A device that is only read: a clone of a snapshot, found by its wwid, or by its name where volumes
+//! are files. Nothing can be written through it, so it needs no consent and no handshake. Not covered: devices that are written
 //! (`super::open`).
 
 use super::block::size_bytes;
 use super::host::Node;
 use super::sysfs::{self, find_by_wwid, wwid_of_volume};
-use crate::array::{AlignedBuf, BlockDevice, DeviceError};
-use crate::block::{BlockSize, ByteOffset, Lba, LbaCount, VolumeUuid};
+use crate::array::{AlignedBuf, DeviceError, ReadBlocks, ReadOnly};
+use crate::block::{BlockSize, ByteOffset, LbaCount, Role, VolumeUuid};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io;
@@ -17,8 +17,11 @@ use std::path::{Path, PathBuf};
 const PIECE_BYTES: usize = 1 << 20;
 
 /// An open device of a volume. Every write is refused.
+pub type ReadOnlyDevice = ReadOnly<DeviceBlocks>;
+
+/// The blocks of an open device of a volume.
 #[derive(Debug)]
-pub struct ReadOnlyDevice {
+pub struct DeviceBlocks {
     file: File,
     path: PathBuf,
     len: LbaCount,
@@ -35,36 +38,62 @@ impl ReadOnlyDevice {
         bytes: u64,
     ) -> Option<io::Result<ReadOnlyDevice>> {
         let path = find_by_wwid(sysfs, volume)?;
-        Some(ReadOnlyDevice::open(sysfs, path, volume, bytes))
+        Some(ReadOnlyDevice::open(path, bytes, |node| {
+            let Node::Block(dev) = *node else { return Err("it is no block device".to_owned()) };
+            // The name may have gone to another device since it was found.
+            match sysfs::disk(sysfs, dev).map_err(|error| error.to_string())?.wwid {
+                Some(wwid) if wwid == wwid_of_volume(volume) => Ok(()),
+                _ => Err(format!("it is not volume {volume} any more")),
+            }
+        }))
     }
 
-    fn open(
+    /// Opens the file of a clone of `bytes`, where volumes are files: it lies beside the file that is
+    /// the device at `path`, or is behind it. `None` while there is none.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or turns out to be something else once it is open.
+    pub fn beside(
         sysfs: &Path,
-        path: PathBuf,
+        path: &Path,
         volume: VolumeUuid,
         bytes: u64,
+    ) -> Option<io::Result<ReadOnlyDevice>> {
+        let file = match Node::of(&std::fs::metadata(path).ok()?) {
+            Node::File { .. } => path.canonicalize().ok()?,
+            Node::Block(dev) => sysfs::disk(sysfs, dev).ok()?.backing_file?,
+            Node::Other(_) => return None,
+        };
+        let clone = file.parent()?.join(format!("{}-{volume}", Role::Clone));
+        clone.exists().then(|| {
+            ReadOnlyDevice::open(clone, bytes, |node| match node {
+                Node::File { .. } => Ok(()),
+                _ => Err("it is no file".to_owned()),
+            })
+        })
+    }
+
+    /// Opens what is there; `fits` says what it must be.
+    fn open(
+        path: PathBuf,
+        bytes: u64,
+        fits: impl FnOnce(&Node) -> Result<(), String>,
     ) -> io::Result<ReadOnlyDevice> {
         let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(&path, flags, Mode::empty())?);
         let node = Node::of(&file.metadata()?);
         let wrong = |what: String| io::Error::other(format!("{}: {what}", path.display()));
-        let Node::Block(dev) = node else {
-            return Err(wrong("it is no block device".to_owned()));
-        };
-        // The name may have gone to another device since it was found.
-        let wwid = sysfs::disk(sysfs, dev)?.wwid;
-        if wwid.as_deref() != Some(wwid_of_volume(volume).as_str()) {
-            return Err(wrong(format!("it is not volume {volume} any more")));
-        }
+        fits(&node).map_err(wrong)?;
         let size = size_bytes(&file, &node)?;
         if size != bytes {
             return Err(wrong(format!("it has {size} bytes, the volume {bytes}")));
         }
-        Ok(ReadOnlyDevice { file, path, len: LbaCount::new(bytes / BlockSize::DEVICE.bytes()) })
+        let len = LbaCount::new(bytes / BlockSize::DEVICE.bytes());
+        Ok(ReadOnly(DeviceBlocks { file, path, len }))
     }
 }
 
-impl BlockDevice for ReadOnlyDevice {
+impl ReadBlocks for DeviceBlocks {
     fn block_size(&self) -> BlockSize {
         BlockSize::DEVICE
     }
@@ -85,18 +114,6 @@ impl BlockDevice for ReadOnlyDevice {
         }
         Ok(())
     }
-    fn write_at(&self, _: ByteOffset, _: &[u8]) -> Result<usize, DeviceError> {
-        Err(DeviceError::Unsupported("writing"))
-    }
-    fn write_zeroes(&self, _: Lba, _: LbaCount) -> Result<(), DeviceError> {
-        Err(DeviceError::Unsupported("writing"))
-    }
-    fn discard(&self, _: Lba, _: LbaCount) -> Result<(), DeviceError> {
-        Err(DeviceError::Unsupported("discarding"))
-    }
-    fn flush(&self) -> Result<(), DeviceError> {
-        Err(DeviceError::Unsupported("writing"))
-    }
     fn path(&self) -> Option<&Path> {
         Some(&self.path)
     }
@@ -105,6 +122,7 @@ impl BlockDevice for ReadOnlyDevice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::array::BlockDevice as _;
     use crate::device::testing::FakeSysfs;
 
     const VOLUME: VolumeUuid = VolumeUuid::from_u128(0xc1);
@@ -116,24 +134,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_block_device_is_refused_and_nothing_is_written_through_one() {
+    fn a_clone_that_is_a_file_lies_beside_its_source_and_nothing_is_written_through_it() {
         let sysfs = FakeSysfs::new();
         let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("file");
-        std::fs::write(&path, vec![7; 8192]).expect("a file");
-        let refused = ReadOnlyDevice::open(sysfs.root(), path.clone(), VOLUME, 8192);
-        let refused = refused.expect_err("a file is no device").to_string();
+        let source = dir.path().join("source");
+        std::fs::write(&source, [0; 4096]).expect("a file");
+        let beside = |bytes| ReadOnlyDevice::beside(sysfs.root(), &source, VOLUME, bytes);
+        assert!(beside(8192).is_none(), "there is no clone yet");
+        let clone = dir.path().join(format!("clone-{VOLUME}"));
+        std::fs::write(&clone, vec![7; 8192]).expect("a file");
+        let refused = beside(4096).expect("it is there").expect_err("of another size").to_string();
+        assert!(refused.contains("it has 8192 bytes"), "{refused}");
+        let node = |node: &Node| match node {
+            Node::Block(_) => Ok(()),
+            _ => Err("no block device".to_owned()),
+        };
+        let refused = ReadOnlyDevice::open(clone, 8192, node).expect_err("a file").to_string();
         assert!(refused.contains("no block device"), "{refused}");
-        let file = File::open(&path).expect("a file");
-        let device = ReadOnlyDevice { file, path, len: LbaCount::new(2) };
-        let mut bytes = [0; 4096];
+        let device = DeviceBlocks {
+            file: File::open(dir.path().join(format!("clone-{VOLUME}"))).expect("a file"),
+            path: source.clone(),
+            len: LbaCount::new(2),
+        };
+        let (mut bytes, device) = ([0; 4096], ReadOnly(device));
         device.read_at(ByteOffset::new(4096), &mut bytes).expect("reads");
         assert!(bytes.iter().all(|&byte| byte == 7));
         assert!(device.read_at(ByteOffset::new(8192), &mut bytes).is_err());
-        let one = (Lba::new(0), LbaCount::new(1));
         assert!(device.write_at(ByteOffset::new(0), &bytes).is_err());
-        assert!(device.discard(one.0, one.1).is_err());
-        assert!(device.write_zeroes(one.0, one.1).is_err());
-        assert!(device.flush().is_err());
+        std::fs::create_dir(dir.path().join("folder")).expect("a folder");
+        let nowhere = dir.path().join("folder");
+        assert!(ReadOnlyDevice::beside(sysfs.root(), &nowhere, VOLUME, 8192).is_none());
     }
 }

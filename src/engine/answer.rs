@@ -263,9 +263,10 @@ impl Interp<'_, '_> {
         Ok(found.map(|(_, wrong)| {
             let lbas: LbaSet =
                 wrong.iter().filter_map(|(lba, _)| Extent::new(*lba, LbaCount::new(1))).collect();
-            let sentence =
-                format!("{lbas} {OLD_DATA}, diff({snap}) without base does not report them");
-            Violation::new(Kind::Missed, sentence).about(snap, None).at(lbas)
+            let sentence = format!(
+                "{lbas} hold data from before this run, diff({snap}) without base does not report them"
+            );
+            Violation::new(Kind::Missed, sentence).about(snap, None).at(lbas).of_older_data()
         }))
     }
 
@@ -331,9 +332,6 @@ impl Interp<'_, '_> {
         })
     }
 }
-
-/// Part of the sentence of a violation that speaks of older data only.
-pub const OLD_DATA: &str = "hold data from before this run";
 
 /// No label comes after this one.
 const LAST: Label = Label(u32::MAX);

@@ -21,13 +21,14 @@ mod transfer;
 mod verify;
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
-pub use answer::OLD_DATA;
 pub use event::Event;
 pub use r#gen::{
     BadCaseName, CaseName, Coverage, Entropy, GENERATOR_VERSION, Goal, Group, Offers, PROFILES,
-    Profile, Seeded, Words, focus_name, generate, generate_from,
+    Profile, Reach, Seeded, Words, focus_name, generate, generate_from,
 };
 pub use interp::{Answers, run, run_answered};
 pub use precheck::{Contradiction, allowed_to_fail, precheck};

@@ -9,8 +9,8 @@
 
 use super::shrink_bold::bold_candidates;
 use super::shrink_parts::{
-    Weight, each_extent, each_label, is_sensible, plainer_extents, plainer_headers, plainer_ops,
-    weight,
+    Weight, each_extent, each_label, is_sensible, labels_taken, plainer_extents, plainer_headers,
+    plainer_ops, weight,
 };
 use crate::block::Extent;
 use crate::scenario::{Label, Op, Scenario};
@@ -143,7 +143,7 @@ impl Work<'_> {
 
     /// Uses an earlier snapshot in place of a later one, which then need not be taken.
     fn make_snapshots_one(&mut self) {
-        let taken = labels_taken(&self.best);
+        let taken = labels_taken(&self.best.steps);
         for (place, later) in taken.iter().enumerate().rev() {
             for earlier in &taken[..place] {
                 let mut candidate = self.best.clone();
@@ -256,22 +256,11 @@ impl Work<'_> {
     /// Names the snapshots s0, s1, ... in the order they are taken.
     fn renumber(&mut self) {
         let names: BTreeMap<Label, Label> =
-            labels_taken(&self.best).into_iter().zip((0..).map(Label)).collect();
+            labels_taken(&self.best.steps).into_iter().zip((0..).map(Label)).collect();
         let mut candidate = self.best.clone();
         rename(&mut candidate, &names);
         self.keep("snapshots renumbered", candidate);
     }
-}
-
-fn labels_taken(scenario: &Scenario) -> Vec<Label> {
-    let mut taken = Vec::new();
-    let mut note = |op: &Op| {
-        if let Op::Take { label, .. } = op {
-            taken.push(*label);
-        }
-    };
-    scenario.steps.iter().for_each(|step| super::shrink_parts::each_op(&step.op, &mut note));
-    taken
 }
 
 fn rename(scenario: &mut Scenario, names: &BTreeMap<Label, Label>) {
@@ -285,29 +274,15 @@ fn rename(scenario: &mut Scenario, names: &BTreeMap<Label, Label>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::{BlockSize, Geometry, Lba, LbaCount, Policy, Role};
-    use crate::scenario::{Header, SyncSource};
+    use crate::block::Lba;
+    use crate::engine::testing::{diff, scenario as on, take, write};
+    use crate::scenario::SyncSource;
     use proptest::prelude::*;
 
     const BUDGET: ShrinkBudget = ShrinkBudget { time: Duration::from_secs(600), runs: 100_000 };
 
     fn scenario(ops: Vec<Op>) -> Scenario {
-        let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(4096), fresh: true };
-        let volumes = [(Role::Source, shape), (Role::Target, shape)].into();
-        Scenario::new(Header::new(volumes, Policy::Exact, "a test"), ops)
-    }
-
-    fn write(at: u64, len: u64) -> Op {
-        Op::Write { at: Extent::lbas(at, len) }
-    }
-
-    fn take(label: u32) -> Op {
-        Op::Take { label: Label(label), wait: true }
-    }
-
-    fn diff(snap: u32, base: Option<u32>) -> Op {
-        let (snap, base) = (Label(snap), base.map(Label));
-        Op::Diff { snap, base, from: Lba::new(0), between_pages: None }
+        on(4096, ops)
     }
 
     fn shrunk(ops: Vec<Op>, mut reproduces: impl FnMut(&Scenario) -> bool) -> Shrunk {

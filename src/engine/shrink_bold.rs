@@ -4,7 +4,7 @@
 //!
 //! Not covered: whether a candidate still shows anything (`super::shrink`).
 
-use super::shrink_parts::{each_extent, each_label, each_op};
+use super::shrink_parts::{each_extent, each_label, labels_taken};
 use crate::block::{Extent, Freedoms, Lba, Role};
 use crate::scenario::{Fault, Header, Label, Op, Scenario, Step, SyncSource};
 
@@ -48,7 +48,7 @@ fn names(op: &Op, label: Label) -> bool {
 
 /// Without one of the snapshots: what it was a base of is asked since creation instead.
 fn without_a_base(scenario: &Scenario) -> impl Iterator<Item = Scenario> {
-    let bases = labels(scenario).into_iter();
+    let bases = labels_taken(&scenario.steps).into_iter();
     bases.map(|gone| {
         let mut steps = scenario.steps.clone();
         for step in &mut steps {
@@ -61,23 +61,6 @@ fn without_a_base(scenario: &Scenario) -> impl Iterator<Item = Scenario> {
         steps.retain(|step| !names(&step.op, gone));
         with_steps(scenario, steps)
     })
-}
-
-/// The snapshots that are taken, in order.
-fn labels(scenario: &Scenario) -> Vec<Label> {
-    labels_of(&scenario.steps)
-}
-
-fn labels_of(steps: &[Step]) -> Vec<Label> {
-    let mut taken = Vec::new();
-    for step in steps {
-        each_op(&step.op, &mut |op| {
-            if let Op::Take { label, .. } = op {
-                taken.push(*label);
-            }
-        });
-    }
-    taken
 }
 
 /// The extents of all operations, the latest first.
@@ -94,7 +77,7 @@ fn extents(scenario: &Scenario) -> Vec<Extent> {
 /// The plainest steps that could show something after `steps`.
 fn observers(steps: &[Step], extents: &[Extent]) -> Vec<Op> {
     let mut found: Vec<Op> = extents.iter().map(|&at| Op::Read { snap: None, at }).collect();
-    let taken = labels_of(steps);
+    let taken = labels_taken(steps);
     let newest = &taken[taken.len().saturating_sub(KNOWN)..];
     let diff = |snap, base| Op::Diff { snap, base, from: Lba::new(0), between_pages: None };
     for (place, &snap) in newest.iter().enumerate() {
@@ -266,21 +249,11 @@ const fn does_much(op: &Op) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::{BlockSize, Geometry, LbaCount, Policy};
+    use crate::block::LbaCount;
+    use crate::engine::testing::{diff, scenario as on, take};
 
     fn scenario(ops: Vec<Op>) -> Scenario {
-        let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(128), fresh: true };
-        let volumes = [(Role::Source, shape), (Role::Target, shape)].into();
-        Scenario::new(Header::new(volumes, Policy::Exact, "a test"), ops)
-    }
-
-    fn take(label: u32) -> Op {
-        Op::Take { label: Label(label), wait: true }
-    }
-
-    fn diff(snap: u32, base: Option<u32>) -> Op {
-        let (snap, base) = (Label(snap), base.map(Label));
-        Op::Diff { snap, base, from: Lba::new(0), between_pages: None }
+        on(128, ops)
     }
 
     fn holds(candidates: &[(&str, Scenario)], ops: Vec<Op>) -> bool {

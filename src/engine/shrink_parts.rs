@@ -3,7 +3,7 @@
 //! Not covered: whether a candidate still shows anything (`super::shrink`).
 
 use crate::block::{CHUNK_LBAS, Extent, Freedoms, Lba, LbaCount, Role};
-use crate::scenario::{Check, Header, Label, Op, Scenario, SyncSource};
+use crate::scenario::{Check, Header, Label, Op, Scenario, Step, SyncSource};
 use std::collections::BTreeSet;
 
 /// Lighter is shorter first (steps, then operations inside them), then plainer (kinds, LBAs), then
@@ -34,10 +34,10 @@ pub(super) fn weight(scenario: &Scenario) -> Weight {
     };
     for step in &scenario.steps {
         weight.frills += u64::from(step.fault.is_some());
-        each_op(&step.op, &mut |op| {
+        step.op.each(&mut |op| {
             weight.ops += 1;
             weight.frills += frills(op);
-            if let Some(at) = extent_of(op) {
+            if let Some(at) = op.touches() {
                 weight.lbas = weight.lbas.saturating_add(at.len_lbas().get());
                 weight.places = weight.places.saturating_add(at.start().get());
             }
@@ -98,58 +98,31 @@ fn world_weight(header: &Header) -> u64 {
         + header.volumes.len() as u64
 }
 
-/// Calls `visit` for the operation and all inside it.
-pub(super) fn each_op(op: &Op, visit: &mut dyn FnMut(&Op)) {
-    visit(op);
-    match op {
-        Op::Concurrent(ops) | Op::Sync { during: ops, .. } => {
-            ops.iter().for_each(|op| each_op(op, visit));
-        }
-        Op::On { op, .. } | Op::Diff { between_pages: Some((_, op)), .. } => each_op(op, visit),
-        _ => {}
-    }
-}
-
-fn inner_ops(op: &mut Op) -> Vec<&mut Op> {
-    match op {
-        Op::Concurrent(ops) | Op::Sync { during: ops, .. } => ops.iter_mut().collect(),
-        Op::On { op, .. } | Op::Diff { between_pages: Some((_, op)), .. } => vec![op],
-        _ => Vec::new(),
-    }
-}
-
-fn extent_of(op: &Op) -> Option<Extent> {
-    match op {
-        Op::Write { at }
-        | Op::Rewrite { at }
-        | Op::Zero { at }
-        | Op::WriteZeroes { at }
-        | Op::Discard { at }
-        | Op::Read { at, .. } => Some(*at),
-        _ => None,
-    }
-}
-
 /// Calls `change` for each extent and its place among them. Those of explicit checks are left
 /// alone: they would say something else.
 pub(super) fn each_extent(scenario: &mut Scenario, change: &mut dyn FnMut(&mut Extent, usize)) {
-    fn visit(op: &mut Op, place: &mut usize, change: &mut dyn FnMut(&mut Extent, usize)) {
-        match op {
-            Op::Write { at }
-            | Op::Rewrite { at }
-            | Op::Zero { at }
-            | Op::WriteZeroes { at }
-            | Op::Discard { at }
-            | Op::Read { at, .. } => {
-                change(at, *place);
-                *place += 1;
-            }
-            _ => {}
-        }
-        inner_ops(op).into_iter().for_each(|op| visit(op, place, change));
-    }
     let mut place = 0;
-    scenario.steps.iter_mut().for_each(|step| visit(&mut step.op, &mut place, change));
+    for step in &mut scenario.steps {
+        step.op.each_mut(&mut |op| {
+            if let Some(at) = op.touches_mut() {
+                change(at, place);
+                place += 1;
+            }
+        });
+    }
+}
+
+/// The snapshots that are taken, in order.
+pub(super) fn labels_taken(steps: &[Step]) -> Vec<Label> {
+    let mut taken = Vec::new();
+    for step in steps {
+        step.op.each(&mut |op| {
+            if let Op::Take { label, .. } = op {
+                taken.push(*label);
+            }
+        });
+    }
+    taken
 }
 
 /// Calls `visit` for each label that the operation itself names.
@@ -172,7 +145,7 @@ fn own_labels(op: &Op, visit: &mut dyn FnMut(Label)) {
 
 /// Calls `change` for each label, those inside included.
 pub(super) fn each_label(op: &mut Op, change: &mut dyn FnMut(&mut Label)) {
-    match op {
+    op.each_mut(&mut |op| match op {
         Op::Take { label, .. }
         | Op::Delete { label, .. }
         | Op::Rollback { label }
@@ -185,8 +158,7 @@ pub(super) fn each_label(op: &mut Op, change: &mut dyn FnMut(&mut Label)) {
         }
         Op::Check(Check::Gone { label }) => change(label),
         _ => {}
-    }
-    inner_ops(op).into_iter().for_each(|op| each_label(op, change));
+    });
 }
 
 /// Whether every snapshot and volume that is named was made before, and no snapshot twice: anything
@@ -196,7 +168,7 @@ pub(super) fn is_sensible(scenario: &Scenario) -> bool {
     let mut volumes: BTreeSet<Role> = scenario.header.volumes.keys().copied().collect();
     let mut sensible = true;
     for step in &scenario.steps {
-        each_op(&step.op, &mut |op| match op {
+        step.op.each(&mut |op| match op {
             Op::Take { label, .. } => sensible &= taken.insert(*label),
             Op::Clone { volume, .. } | Op::CreateVolume { volume, .. } => {
                 volumes.insert(*volume);
@@ -206,7 +178,7 @@ pub(super) fn is_sensible(scenario: &Scenario) -> bool {
             }
             _ => {}
         });
-        each_op(&step.op, &mut |op| {
+        step.op.each(&mut |op| {
             own_labels(op, &mut |label| sensible &= taken.contains(&label));
         });
     }
@@ -259,12 +231,10 @@ pub(super) fn plainer_ops(op: &Op) -> Vec<Op> {
         _ => {}
     }
     // What is inside may be plainer too.
-    let places = inner_ops(&mut op.clone()).len();
-    for place in 0..places {
-        let inner = inner_ops(&mut op.clone()).get(place).map(|inner| plainer_ops(inner));
-        for new in inner.unwrap_or_default() {
+    for (place, inner) in op.inner().iter().enumerate() {
+        for new in plainer_ops(inner) {
             let mut outer = op.clone();
-            if let Some(slot) = inner_ops(&mut outer).into_iter().nth(place) {
+            if let Some(slot) = outer.inner_mut().get_mut(place) {
                 *slot = new;
             }
             plainer.push(outer);

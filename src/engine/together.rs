@@ -29,9 +29,19 @@ pub(super) struct Flights<'o> {
     failed: Mutex<Vec<(usize, DeviceError)>>,
 }
 
-/// Pieces that an operation across a cut is done in at most, and the pause after each.
-const PIECES: u64 = 16;
-const PAUSE: Duration = Duration::from_micros(200);
+/// How the I/O of one operation is spread over time.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// Pieces that it is done in at most.
+    pieces: u64,
+    /// The pause after each.
+    pause: Duration,
+}
+
+/// All of it at once.
+const AT_ONCE: Pace = Pace { pieces: 1, pause: Duration::ZERO };
+/// So that some of it is in flight whenever the cut is made.
+const ACROSS_A_CUT: Pace = Pace { pieces: 16, pause: Duration::from_micros(200) };
 
 /// The volume and the plain operation behind any number of `On`.
 fn plain(role: Role, op: &Op) -> (Role, &Op) {
@@ -47,17 +57,6 @@ const fn what(op: &Op) -> &'static str {
         Op::Rewrite { .. } => "rewrote",
         Op::Discard { .. } => "discarded",
         _ => "zeroed",
-    }
-}
-
-const fn extent_of(op: &Op) -> Option<Extent> {
-    match op {
-        Op::Write { at }
-        | Op::Rewrite { at }
-        | Op::Zero { at }
-        | Op::WriteZeroes { at }
-        | Op::Discard { at } => Some(*at),
-        _ => None,
     }
 }
 
@@ -110,7 +109,7 @@ impl Interp<'_, '_> {
             };
             let why = match op {
                 Op::Take { .. } if takes && !second(op) => self.model.admits(role, op).err(),
-                _ if extent_of(op).is_some() => self
+                _ if op.changes().is_some() => self
                     .volume(role)
                     .err()
                     .and_then(|halt| match halt {
@@ -131,7 +130,7 @@ impl Interp<'_, '_> {
     fn model_together<'o>(&mut self, ops: &[(Role, &'o Op)]) -> Flights<'o> {
         let (generations, met) = self.model.together(ops);
         let all = ops.iter().zip(generations).map(|((role, op), by)| (*role, *op, by));
-        let ops = all.filter(|(_, op, _)| extent_of(op).is_some()).collect();
+        let ops = all.filter(|(_, op, _)| op.changes().is_some()).collect();
         Flights { ops, met, failed: Mutex::default() }
     }
 
@@ -162,7 +161,7 @@ impl Interp<'_, '_> {
         let now = self.model.volume(Role::Source).map(|volume| volume.contents().clone());
         let held = before.zip(now).map(|(before, mut held)| {
             for (_, op, _) in flights.ops.iter().filter(|(role, ..)| *role == Role::Source) {
-                for (tile, values) in extent_of(op).into_iter().flat_map(|at| before.over(at)) {
+                for (tile, values) in op.changes().into_iter().flat_map(|at| before.over(at)) {
                     held.or_into(tile, values);
                 }
             }
@@ -182,14 +181,15 @@ impl Interp<'_, '_> {
         }
         let devices = self.devices_of(flights)?;
         if !self.sut.threads {
-            (0..flights.ops.len()).for_each(|place| self.fly(flights, &devices, place));
+            (0..flights.ops.len()).for_each(|place| self.fly(flights, &devices, place, AT_ONCE));
             return Ok(work());
         }
         let start = Barrier::new(2);
         Ok(std::thread::scope(|scope| {
             scope.spawn(|| {
                 start.wait();
-                (0..flights.ops.len()).for_each(|place| self.fly(flights, &devices, place));
+                (0..flights.ops.len())
+                    .for_each(|place| self.fly(flights, &devices, place, AT_ONCE));
             });
             start.wait();
             work()
@@ -201,40 +201,25 @@ impl Interp<'_, '_> {
     }
 
     /// One operation's I/O.
-    fn fly(&self, flights: &Flights<'_>, devices: &[&dyn BlockDevice], place: usize) {
+    fn fly(&self, flights: &Flights<'_>, devices: &[&dyn BlockDevice], place: usize, pace: Pace) {
         let (Some((role, op, generation)), Some(device)) =
             (flights.ops.get(place), devices.get(place))
         else {
             return;
         };
+        let Some(at) = op.changes() else { return };
         let stamp = (self.model.run(), *role, *generation);
-        if let Err(error) = perform(*device, op, stamp, self.sut.waiting.stop) {
-            let mut failed = flights.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            failed.push((place, error));
-        }
-    }
-
-    /// One operation's I/O, an LBA at a time and with pauses, so that some of it is in flight
-    /// whenever the cut is made.
-    fn fly_slowly(&self, flights: &Flights<'_>, devices: &[&dyn BlockDevice], place: usize) {
-        let Some((role, op, generation)) = flights.ops.get(place) else { return };
-        let Some(at) = extent_of(op) else { return };
-        for piece in at.pieces(LbaCount::new(at.len_lbas().get().div_ceil(PIECES))) {
-            let op = match op {
-                Op::Write { .. } => Op::Write { at: piece },
-                Op::Rewrite { .. } => Op::Rewrite { at: piece },
-                Op::Zero { .. } => Op::Zero { at: piece },
-                Op::WriteZeroes { .. } => Op::WriteZeroes { at: piece },
-                _ => Op::Discard { at: piece },
-            };
-            let Some(device) = devices.get(place) else { return };
-            let stamp = (self.model.run(), *role, *generation);
+        let mut op = (*op).clone();
+        for piece in at.pieces(LbaCount::new(at.len_lbas().get().div_ceil(pace.pieces))) {
+            op.touches_mut().into_iter().for_each(|at| *at = piece);
             if let Err(error) = perform(*device, &op, stamp, self.sut.waiting.stop) {
                 let mut failed = flights.failed.lock().unwrap_or_else(PoisonError::into_inner);
                 failed.push((place, error));
                 return;
             }
-            std::thread::sleep(PAUSE);
+            if !pace.pause.is_zero() {
+                std::thread::sleep(pace.pause);
+            }
         }
     }
 
@@ -252,7 +237,7 @@ impl Interp<'_, '_> {
                 asked.push(*label);
             } else {
                 let devices = self.devices_of(flights)?;
-                self.fly(flights, &devices, place);
+                self.fly(flights, &devices, place, AT_ONCE);
                 place += 1;
             }
         }
@@ -280,7 +265,7 @@ impl Interp<'_, '_> {
                 let (start, devices) = (&start, &devices);
                 scope.spawn(move || {
                     start.wait();
-                    this.fly_slowly(flights, devices, place);
+                    this.fly(flights, devices, place, ACROSS_A_CUT);
                 });
             }
             start.wait();
@@ -299,7 +284,7 @@ impl Interp<'_, '_> {
     pub(super) fn land(&mut self, flights: Flights<'_>, emit: Emit<'_>) -> Done {
         let failed = flights.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
         for (place, (role, op, by)) in flights.ops.iter().enumerate() {
-            let (Some(at), role) = (extent_of(op), *role) else { continue };
+            let (Some(at), role) = (op.changes(), *role) else { continue };
             if failed.iter().all(|(which, _)| *which != place) {
                 emit(Event::Wrote { role, what: what(op), at });
                 let generation = matches!(op, Op::Write { .. }).then_some(*by);

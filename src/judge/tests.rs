@@ -3,30 +3,13 @@
 use super::verdict::JudgedKind as Kind;
 use super::*;
 use crate::block::{
-    BlockSize, Capabilities, CloneFullDiff, DiscardEffect, Durability, Extent, Geometry, Lba,
-    LbaCount, LbaSet, Policy, Role, RollbackKind,
+    BlockSize, Capabilities, CloneFullDiff, Durability, Extent, Geometry, Lba, LbaCount, LbaSet,
+    Policy, Role, RollbackKind,
 };
 use crate::scenario::{Label, Op, SyncSource};
 
 fn everything() -> Capabilities {
-    Capabilities {
-        snapshot_readable: true,
-        discard: DiscardEffect::Zero,
-        durable: Durability::OnAck,
-        tracking_survives_kill: true,
-        rollback: RollbackKind::Linear,
-        clone_full_diff: Some(CloneFullDiff::IncludesParent),
-        resize: true,
-        shrink_zeroes: true,
-        restart: true,
-        volume_lifecycle: true,
-        concurrent_ops: true,
-        atomic_write_bytes: 4096,
-        concurrent_snapshots: 1,
-        granularity: LbaCount::new(1),
-        page_limit: None,
-        refuses_deleted_base: true,
-    }
+    Capabilities::everything()
 }
 
 /// A recording in the making.

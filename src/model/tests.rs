@@ -3,30 +3,13 @@
 #![expect(clippy::cast_possible_truncation, reason = "the brute-force twin indexes arrays of 96")]
 
 use super::*;
-use crate::block::{BlockSize, CloneFullDiff, Durability, Lba, RollbackKind};
+use crate::block::{BlockSize, Lba};
 use proptest::prelude::*;
 
 const LEN: u64 = 96;
 
 pub(crate) fn everything() -> Capabilities {
-    Capabilities {
-        snapshot_readable: true,
-        discard: DiscardEffect::Zero,
-        durable: Durability::OnAck,
-        tracking_survives_kill: true,
-        rollback: RollbackKind::Linear,
-        clone_full_diff: Some(CloneFullDiff::IncludesParent),
-        resize: true,
-        shrink_zeroes: true,
-        restart: true,
-        volume_lifecycle: true,
-        concurrent_ops: false,
-        atomic_write_bytes: 4096,
-        concurrent_snapshots: 1,
-        granularity: LbaCount::new(1),
-        page_limit: None,
-        refuses_deleted_base: true,
-    }
+    Capabilities { concurrent_ops: false, ..Capabilities::everything() }
 }
 
 pub(crate) fn model(fresh: bool) -> Model {

@@ -96,13 +96,23 @@ pub struct Violation {
     pub extents: LbaSet,
     /// The first chunk it concerns.
     pub picture: Option<Picture>,
+    /// Whether the data it concerns is from before the run: gone with the next write there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub older_data: bool,
 }
 
 impl Violation {
     /// A violation that concerns no particular LBA.
     pub fn new(kind: Kind, sentence: impl Into<String>) -> Violation {
-        let (snap, base, picture) = (None, None, None);
-        Violation { kind, sentence: sentence.into(), snap, base, extents: LbaSet::new(), picture }
+        Violation {
+            kind,
+            sentence: sentence.into(),
+            snap: None,
+            base: None,
+            extents: LbaSet::new(),
+            picture: None,
+            older_data: false,
+        }
     }
     /// The same, about the diff of this pair.
     pub fn about(self, snap: Label, base: Option<Label>) -> Violation {
@@ -111,6 +121,10 @@ impl Violation {
     /// The same, about these LBAs.
     pub fn at(self, extents: LbaSet) -> Violation {
         Violation { extents, ..self }
+    }
+    /// The same, about data from before the run.
+    pub fn of_older_data(self) -> Violation {
+        Violation { older_data: true, ..self }
     }
 }
 
@@ -172,5 +186,22 @@ impl Verdict {
             Verdict::Fail(violations) => violations.first(),
             Verdict::Pass | Verdict::Unknown(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_violation_of_older_data_says_so_and_files_from_before_can_be_read() {
+        let plain = Violation::new(Kind::Missed, "LBA 7 changed").about(Label(1), None);
+        let text = serde_json::to_string(&plain).expect("encodes");
+        assert!(!text.contains("older_data"), "{text}");
+        assert_eq!(serde_json::from_str::<Violation>(&text).expect("reads"), plain);
+        let older = plain.clone().of_older_data();
+        assert_ne!(older, plain);
+        let text = serde_json::to_string(&older).expect("encodes");
+        assert_eq!(serde_json::from_str::<Violation>(&text).expect("reads"), older);
     }
 }

@@ -20,6 +20,8 @@ mod pages;
 mod qmp;
 mod stale;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod testio;
 #[cfg(test)]
 mod tests;

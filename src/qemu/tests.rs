@@ -1,11 +1,13 @@
 //! The adapter against a real qemu-storage-daemon. Where there is none, each test says so and ends.
 
+use super::testing::unless_missing;
 use super::*;
 use crate::array::{AlignedBuf, ApiError, Array, BlockDevice, DeviceError};
 use crate::block::{
     BlockSize, ByteOffset, Extent, Lba, LbaCount, LbaSet, Role, RunId, SnapshotName, SnapshotUuid,
     VolumeUuid,
 };
+use crate::testing::left_out;
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -67,22 +69,16 @@ impl BlockDevice for FuseFile {
 }
 
 /// Starts an array, or says why not: only a missing QEMU or FUSE excuses.
-#[expect(clippy::print_stderr, reason = "a test that did not run must not look as if it had")]
 fn start(config: QemuConfig) -> Option<QemuArray> {
     let fuse = config.data_plane == Some(DataPlane::Fuse);
     match QemuArray::start(config) {
-        Ok(array) => Some(array),
-        Err(error @ (QemuError::Missing { .. } | QemuError::TooOld { .. })) => {
-            eprintln!("not run: {error}");
-            None
-        }
         Err(QemuError::Qmp(QmpError::Refused { command, desc, .. }))
             if fuse && command == "block-export-add" =>
         {
-            eprintln!("not run: no FUSE on this machine: {desc}");
+            left_out(&format!("no FUSE on this machine: {desc}"));
             None
         }
-        Err(error) => panic!("{error}"),
+        started => unless_missing(started),
     }
 }
 

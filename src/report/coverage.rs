@@ -12,11 +12,11 @@ const SHOWN: usize = 6;
 pub struct Reached {
     /// Cases that were looked at.
     pub cases: u64,
-    /// Goals there are.
+    /// Goals that the campaign's cases can reach.
     pub goals: usize,
     /// Goals that were never reached.
     pub missed: Vec<&'static str>,
-    /// Combinations that were reached, and all.
+    /// Combinations that were reached, and all that the campaign's cases can reach.
     pub combinations: (usize, usize),
     /// Groups that lack combinations, those that lack most first.
     pub lacking: Vec<Group>,
@@ -25,10 +25,11 @@ pub struct Reached {
 impl Reached {
     /// Sums up what was counted.
     pub fn of(coverage: &Coverage) -> Reached {
+        let (goals, missed) = coverage.goals();
         Reached {
             cases: coverage.cases(),
-            goals: Goal::ALL.len(),
-            missed: coverage.missed_goals().map(Goal::words).collect(),
+            goals,
+            missed: missed.into_iter().map(Goal::words).collect(),
             combinations: coverage.reached(),
             lacking: coverage.lacking(),
         }

@@ -150,6 +150,75 @@ pub enum Op {
     Check(Check),
 }
 
+impl Op {
+    /// Where it changes contents itself, if it does.
+    pub const fn changes(&self) -> Option<Extent> {
+        match self {
+            Op::Write { at }
+            | Op::Rewrite { at }
+            | Op::Zero { at }
+            | Op::WriteZeroes { at }
+            | Op::Discard { at } => Some(*at),
+            _ => None,
+        }
+    }
+
+    /// Where it changes or reads contents itself, if it does.
+    pub const fn touches(&self) -> Option<Extent> {
+        match self {
+            Op::Read { at, .. } => Some(*at),
+            op => op.changes(),
+        }
+    }
+
+    /// The same, to be moved.
+    pub const fn touches_mut(&mut self) -> Option<&mut Extent> {
+        match self {
+            Op::Write { at }
+            | Op::Rewrite { at }
+            | Op::Zero { at }
+            | Op::WriteZeroes { at }
+            | Op::Discard { at }
+            | Op::Read { at, .. } => Some(at),
+            _ => None,
+        }
+    }
+
+    /// The operations directly inside it.
+    pub fn inner(&self) -> &[Op] {
+        match self {
+            Op::Concurrent(ops) | Op::Sync { during: ops, .. } => ops,
+            Op::On { op, .. } | Op::Diff { between_pages: Some((_, op)), .. } => {
+                std::slice::from_ref(op)
+            }
+            _ => &[],
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn inner_mut(&mut self) -> &mut [Op] {
+        match self {
+            Op::Concurrent(ops) | Op::Sync { during: ops, .. } => ops,
+            Op::On { op, .. } | Op::Diff { between_pages: Some((_, op)), .. } => {
+                std::slice::from_mut(op)
+            }
+            _ => &mut [],
+        }
+    }
+
+    /// Calls `visit` for the operation and then for all inside it.
+    pub fn each<'o>(&'o self, visit: &mut dyn FnMut(&'o Op)) {
+        visit(self);
+        self.inner().iter().for_each(|op| op.each(visit));
+    }
+
+    /// The same, to change them.
+    pub fn each_mut(&mut self, visit: &mut dyn FnMut(&mut Op)) {
+        visit(self);
+        self.inner_mut().iter_mut().for_each(|op| op.each_mut(visit));
+    }
+}
+
 /// A fault that the run itself injects. The kinds are those of `safety.md`; this step of the
 /// project injects none, so the fault layer refuses to run a step that carries one.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -246,6 +315,34 @@ impl fmt::Display for Op {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn operations_inside_others_are_visited_after_what_holds_them() {
+        let write = |at| Op::Write { at: Extent::lbas(at, 1) };
+        let read = Op::Read { snap: None, at: Extent::lbas(3, 1) };
+        let on = Op::On { volume: Role::Neighbour, op: Box::new(write(2)) };
+        let between_pages = Some((1, Box::new(read.clone())));
+        let (snap, base, from) = (Label(1), None, Lba::new(0));
+        let diff = Op::Diff { snap, base, from, between_pages };
+        let from = SyncSource::Live;
+        let sync = Op::Sync { snap, base, from, during: vec![Op::Concurrent(vec![write(1), on])] };
+        let mut all = Op::Concurrent(vec![sync, diff, Op::Flush]);
+        let (mut places, mut changed) = (Vec::new(), Vec::new());
+        all.each(&mut |op| {
+            places.extend(op.touches());
+            changed.extend(op.changes());
+        });
+        assert_eq!(places, [1, 2, 3].map(|at| Extent::lbas(at, 1)));
+        assert_eq!(changed, places[..2], "a read changes nothing");
+        all.each_mut(&mut |op| {
+            if let Some(at) = op.touches_mut() {
+                *at = Extent::lbas(9, 2);
+            }
+        });
+        let mut moved = 0;
+        all.each(&mut |op| moved += u32::from(op.touches() == Some(Extent::lbas(9, 2))));
+        assert_eq!(moved, 3);
+    }
 
     #[test]
     fn operations_print_as_on_the_findings_screen() {

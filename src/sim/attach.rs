@@ -6,7 +6,7 @@
 //! that was killed is found again by the name of its mount ([`stale_attachments`]).
 //! Not covered: what the paths are used for, and the guards on opening them.
 
-use super::fuse::{FSNAME_PREFIX, FuseError, FuseMount, VolumeFile, unmount_now};
+use super::fuse::{FSNAME_PREFIX, Files, FuseError, FuseMount, unmount_now};
 use super::loopdev::{LoopDevice, LoopError, LoopOn, Slot, detach, loops_below, wait_for_detach};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -58,13 +58,14 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Gives every file of `files` a path, in the same order. Under [`AttachKind::Auto`] what did
+    /// Gives every fixed file of `files` a path, in the same order. Under [`AttachKind::Auto`] what did
     /// not work is told in [`Attachment::notes`].
     ///
     /// # Errors
     /// [`AttachError`] when `kind` does not work here (never for `Auto` and `None`); then nothing
     /// is left behind.
-    pub fn new(files: Vec<VolumeFile>, kind: AttachKind) -> Result<Attachment, AttachError> {
+    pub fn new(files: impl Into<Files>, kind: AttachKind) -> Result<Attachment, AttachError> {
+        let files = files.into();
         match kind {
             AttachKind::None => Ok(Attachment::nowhere(Vec::new())),
             AttachKind::Fuse => Attachment::on_fuse(files),
@@ -73,7 +74,7 @@ impl Attachment {
         }
     }
 
-    fn best(files: Vec<VolumeFile>) -> Attachment {
+    fn best(files: Files) -> Attachment {
         let mut notes = Vec::new();
         if rustix::process::geteuid().is_root() {
             match Attachment::on_loops(files.clone()) {
@@ -94,15 +95,16 @@ impl Attachment {
         Attachment { loops: Vec::new(), mount: None, paths: Vec::new(), notes }
     }
 
-    fn on_fuse(files: Vec<VolumeFile>) -> Result<Attachment, AttachError> {
-        let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
+    fn on_fuse(files: Files) -> Result<Attachment, AttachError> {
+        let names: Vec<String> = files.fixed.iter().map(|file| file.name.clone()).collect();
         let mount = FuseMount::mount(files)?;
         let paths = names.iter().map(|name| mount.dir().join(name)).collect();
         Ok(Attachment { loops: Vec::new(), mount: Some(mount), paths, notes: Vec::new() })
     }
 
-    fn on_loops(files: Vec<VolumeFile>) -> Result<Attachment, AttachError> {
-        let slots: Vec<Slot> = files.iter().map(|_| Slot::reserve()).collect::<Result<_, _>>()?;
+    fn on_loops(files: Files) -> Result<Attachment, AttachError> {
+        let slots: Vec<Slot> =
+            files.fixed.iter().map(|_| Slot::reserve()).collect::<Result<_, _>>()?;
         let mut mounted = Attachment::on_fuse(files)?;
         for (file, slot) in mounted.paths.iter().zip(slots) {
             mounted.loops.push(LoopDevice::attach(file, slot)?);

@@ -7,8 +7,9 @@ use super::*;
 use crate::array::{AlignedBuf, RealClock};
 use crate::block::{LbaCount, SnapshotUuid};
 use crate::device::ioctl;
-use crate::sim::fuse::ByteVolume;
+use crate::sim::fuse::{ByteVolume, Later, VolumeFile};
 use crate::sim::{SimArray, SimConfig, SimIoError, SimRange};
+use crate::testing::left_out;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -84,23 +85,22 @@ fn files(volumes: &[Arc<Recorder>]) -> Vec<VolumeFile> {
 
 /// An attachment, or `None` with the reason printed where this machine cannot have one.
 fn attach(volumes: &[Arc<Recorder>], kind: AttachKind) -> Option<Attachment> {
+    attach_files(files(volumes).into(), kind)
+}
+
+fn attach_files(files: Files, kind: AttachKind) -> Option<Attachment> {
     let able = Path::new("/dev/fuse").exists()
         && rustix::process::geteuid().is_root()
         && (kind != AttachKind::Loop || Path::new("/dev/loop-control").exists());
-    match Attachment::new(files(volumes), kind) {
+    match Attachment::new(files, kind) {
         Ok(attachment) => Some(attachment),
         Err(error) if able => panic!("{kind:?} should work here: {error}"),
         Err(error) => {
-            announce(&format!("{kind:?} cannot be tested here: {error}"));
+            left_out(&format!("{kind:?} cannot be tested here: {error}"));
             assert!(stale_of_this_process().is_empty(), "a refusal leaves nothing");
             None
         }
     }
-}
-
-#[expect(clippy::print_stderr, reason = "a test that could not test says so")]
-fn announce(text: &str) {
-    eprintln!("SKIPPED: {text}");
 }
 
 /// Mounts of this test process. Other tests run beside this one, so only `dir` says whose.
@@ -155,6 +155,40 @@ fn what_is_written_to_a_file_reaches_its_volume_and_only_it() {
         assert!(calls.len() <= 4, "the kernel sends big requests: {calls:?}");
     }
     assert!(volumes[1].take_calls().is_empty());
+    attachment.detach().expect("detached");
+    assert_gone(&mount);
+}
+
+#[test]
+fn a_file_that_comes_later_is_found_by_its_name_until_it_goes() {
+    let late: Arc<Mutex<Vec<VolumeFile>>> = Arc::default();
+    let shown = Arc::clone(&late);
+    let there = move || shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let later: Later = Arc::new(move |name| {
+        there().into_iter().find(|file| file.name == name).map(|file| file.volume)
+    });
+    let volumes = Files::from(files(&[Recorder::new()])).and_later(later);
+    let Some(attachment) = attach_files(volumes, AttachKind::Fuse) else { return };
+    let mount = attachment.paths()[0].parent().expect("a directory").to_path_buf();
+    let put = |name: &str, byte: u8| {
+        let volume = Recorder::new();
+        volume.bytes().fill(byte);
+        let file = VolumeFile { name: name.to_owned(), volume };
+        late.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+    };
+    let first_byte = |name: &str| {
+        let mut byte = [0; 1];
+        File::open(mount.join(name)).and_then(|file| file.read_exact_at(&mut byte, 0))?;
+        Ok::<u8, std::io::Error>(byte[0])
+    };
+    assert!(!mount.join("one").exists());
+    put("one", 1);
+    assert_eq!(first_byte("one").expect("it came"), 1);
+    late.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    put("two", 2);
+    assert_eq!(first_byte("two").expect("it came"), 2);
+    assert!(first_byte("one").is_err(), "it went, and what came since is not taken for it");
+    assert_eq!(std::fs::read_dir(&mount).expect("readable").count(), 1, "they are not listed");
     attachment.detach().expect("detached");
     assert_gone(&mount);
 }
@@ -280,7 +314,7 @@ fn what_any_program_does_to_the_device_is_in_the_next_diff() {
     // The best this machine has; a file takes discards by `fallocate` instead.
     let attachment = Attachment::new(files, AttachKind::Auto).expect("never fails");
     let Some(path) = attachment.paths().first() else {
-        return announce(&attachment.notes().join("; "));
+        return left_out(&attachment.notes().join("; "));
     };
     let is_block = path.starts_with("/dev");
     let take = |name: &str| array.create_snapshot(uuid, name).expect("taken").uuid;

@@ -1,4 +1,5 @@
 //! One FUSE filesystem with one flat directory: every volume is a regular file of the volume's size.
+//! Volumes that come and go (clones) are found by their names and not listed.
 //!
 //! Reads, writes, fsync and fallocate on a file go straight to its [`ByteVolume`], without the page
 //! cache in between, so what the tracker of the simulator counts is what arrived. The file behaves
@@ -17,10 +18,11 @@ use fuser::{
 };
 use rustix::mount::UnmountFlags;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -107,6 +109,30 @@ pub struct VolumeFile {
     pub volume: Arc<dyn ByteVolume>,
 }
 
+/// Answers what there is now under a name that is none of the fixed files.
+pub type Later = Arc<dyn Fn(&str) -> Option<Arc<dyn ByteVolume>> + Send + Sync>;
+
+/// What a directory holds: files from the beginning, and those that come and go.
+#[derive(Clone)]
+pub struct Files {
+    pub(super) fixed: Vec<VolumeFile>,
+    later: Option<Later>,
+}
+
+impl Files {
+    /// With files that come and go besides.
+    #[must_use]
+    pub fn and_later(self, later: Later) -> Files {
+        Files { later: Some(later), ..self }
+    }
+}
+
+impl From<Vec<VolumeFile>> for Files {
+    fn from(fixed: Vec<VolumeFile>) -> Files {
+        Files { fixed, later: None }
+    }
+}
+
 /// A mount that could not be made or taken away.
 #[derive(Debug, thiserror::Error)]
 pub enum FuseError {
@@ -138,7 +164,7 @@ impl FuseMount {
     ///
     /// # Errors
     /// [`FuseError::Directory`] and [`FuseError::Mount`]; then nothing is left behind.
-    pub fn mount(files: Vec<VolumeFile>) -> Result<FuseMount, FuseError> {
+    pub fn mount(files: Files) -> Result<FuseMount, FuseError> {
         let dir = tempfile::Builder::new()
             .prefix(FSNAME_PREFIX)
             .tempdir()
@@ -152,7 +178,7 @@ impl FuseMount {
         ];
         config.n_threads = Some(WORKERS);
         config.clone_fd = true;
-        let session = Session::new(Directory { files }, &path, &config)
+        let session = Session::new(Directory::new(files), &path, &config)
             .and_then(Session::spawn)
             .map_err(FuseError::Mount)?;
         // From here on the directory is removed by hand: removing it recursively, as `TempDir`
@@ -237,9 +263,16 @@ pub(super) fn unmount_now(dir: &Path) -> io::Result<()> {
     Ok(rustix::mount::unmount(dir, flags)?)
 }
 
-/// The filesystem. Inode of file `i` = `i + 2`.
+/// The filesystem. Inode of fixed file `i` = `i + 2`; those of later ones are used once.
 struct Directory {
-    files: Vec<VolumeFile>,
+    files: Files,
+    found: RwLock<Found>,
+}
+
+/// The later files that were looked up, by inode.
+struct Found {
+    next: u64,
+    files: BTreeMap<u64, VolumeFile>,
 }
 
 thread_local! {
@@ -249,19 +282,45 @@ thread_local! {
 }
 
 impl Directory {
-    fn file(&self, ino: INodeNo) -> Option<&VolumeFile> {
-        let index = usize::try_from(ino.0.checked_sub(ROOT + 1)?).ok()?;
-        self.files.get(index)
+    fn new(files: Files) -> Directory {
+        let next = ROOT + 1 + files.fixed.len() as u64;
+        Directory { files, found: RwLock::new(Found { next, files: BTreeMap::new() }) }
     }
 
-    fn volume(&self, ino: INodeNo) -> Result<&dyn ByteVolume, Errno> {
-        self.file(ino).map(|file| &*file.volume).ok_or(Errno::ENOENT)
+    fn volume(&self, ino: INodeNo) -> Result<Arc<dyn ByteVolume>, Errno> {
+        let index = ino.0.checked_sub(ROOT + 1).and_then(|index| usize::try_from(index).ok());
+        if let Some(file) = index.and_then(|index| self.files.fixed.get(index)) {
+            return Ok(Arc::clone(&file.volume));
+        }
+        let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
+        found.files.get(&ino.0).map(|file| Arc::clone(&file.volume)).ok_or(Errno::ENOENT)
     }
 
-    /// All entries of the directory, with inode numbers.
+    /// The inode behind a name.
+    fn inode(&self, name: &OsStr) -> Option<u64> {
+        let fixed = self.entries().skip(2).find(|(_, _, file)| OsStr::new(file) == name);
+        fixed.map(|(ino, ..)| ino).or_else(|| self.later(name.to_str()?))
+    }
+
+    /// The inode of a file that came later, if it is there now.
+    fn later(&self, name: &str) -> Option<u64> {
+        let later = self.files.later.as_ref()?;
+        let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
+        // What has gone since is not kept: it may be large.
+        found.files.retain(|_, file| later(&file.name).is_some());
+        if let Some((ino, _)) = found.files.iter().find(|(_, file)| file.name == name) {
+            return Some(*ino);
+        }
+        let (ino, volume) = (found.next, later(name)?);
+        found.next += 1;
+        found.files.insert(ino, VolumeFile { name: name.to_owned(), volume });
+        Some(ino)
+    }
+
+    /// All fixed entries of the directory, with inode numbers.
     fn entries(&self) -> impl Iterator<Item = (u64, FileType, &str)> {
         let dots = [(ROOT, FileType::Directory, "."), (ROOT, FileType::Directory, "..")];
-        let files = self.files.iter().map(|file| (FileType::RegularFile, file.name.as_str()));
+        let files = self.files.fixed.iter().map(|file| (FileType::RegularFile, file.name.as_str()));
         let files = (ROOT + 1..).zip(files).map(|(ino, (kind, name))| (ino, kind, name));
         dots.into_iter().chain(files)
     }
@@ -367,10 +426,10 @@ impl Filesystem for Directory {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = self.entries().skip(2).find(|(_, _, file)| OsStr::new(file) == name);
+        let found = if parent.0 == ROOT { self.inode(name) } else { None };
         let attributes = match found {
-            Some((ino, ..)) if parent.0 == ROOT => self.attributes(request, INodeNo(ino)),
-            _ => Err(Errno::ENOENT),
+            Some(ino) => self.attributes(request, INodeNo(ino)),
+            None => Err(Errno::ENOENT),
         };
         match attributes {
             Ok(attr) => reply.entry_with_ttls(&NAME_TTL, &ATTR_TTL, &attr, Generation(0)),
@@ -515,8 +574,9 @@ impl Filesystem for Directory {
 
     /// A loop device takes the block size as its discard granularity.
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let blocks = self.files.iter().map(|file| file.volume.size_bytes() / BLOCK_BYTES).sum();
-        let files = self.files.len() as u64;
+        let fixed = &self.files.fixed;
+        let blocks = fixed.iter().map(|file| file.volume.size_bytes() / BLOCK_BYTES).sum();
+        let files = fixed.len() as u64;
         reply.statfs(blocks, 0, 0, files, 0, 4096, 255, 4096);
     }
 

@@ -5,7 +5,7 @@
 //! the parent's side of an embedded server (`crate::campaign::embedded`).
 
 use super::attach::{AttachError, AttachKind, Attachment};
-use super::fuse::VolumeFile;
+use super::fuse::{ByteVolume, Files, Later, VolumeFile};
 use super::server::{self, RunningServer, ServerConfig};
 use super::wire::Profile;
 use super::{Bug, Preload, SimArray, SimConfig, SimError};
@@ -195,7 +195,8 @@ pub fn serve(
         let name = format!("{}-{}", volume.role, volume.uuid);
         Ok(VolumeFile { name, volume: Arc::new(array.device(volume.uuid)?) })
     });
-    let attachment = Attachment::new(files.collect::<Result<_, SimError>>()?, config.attach)?;
+    let files = Files::from(files.collect::<Result<Vec<_>, SimError>>()?);
+    let attachment = Attachment::new(files.and_later(clones_of(&array)), config.attach)?;
     for (volume, path) in volumes.iter_mut().zip(attachment.paths()) {
         volume.device = Some(path.clone());
     }
@@ -216,6 +217,17 @@ pub fn serve(
     server.stop();
     let removed = secrets.folder.close().map_err(ServeError::Files);
     detached.and(removed)
+}
+
+/// The clones that there are whenever somebody looks, as files beside the volumes.
+fn clones_of(array: &SimArray) -> Later {
+    let array = array.clone();
+    Arc::new(move |name| {
+        let (role, uuid) = name.split_once('-')?;
+        let uuid: VolumeUuid = uuid.parse().ok().filter(|_| role == Role::Clone.to_string())?;
+        array.volume(uuid)?.source_snapshot?;
+        Some(Arc::new(array.device(uuid).ok()?) as Arc<dyn ByteVolume>)
+    })
 }
 
 /// The array and its volumes, not attached yet.

@@ -22,6 +22,6 @@ pub use checksum::{
 };
 pub use copy::{CopyConfig, CopyError, CopyReport, DEFAULT_WORKERS, Side, copy};
 pub use plan::{RUN_LBAS_MAX, plan};
-pub use snapshot_source::SnapshotSource;
+pub use snapshot_source::{SnapshotBlocks, SnapshotSource};
 pub use walk::{DiffAnswer, ShapeFault, ShapeRule, WalkError, WalkRequest, walk, walk_streaming};
 pub use write_log::WriteLogged;

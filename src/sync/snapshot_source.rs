@@ -1,14 +1,17 @@
 //! A snapshot as a device to copy from. It can only be read. Not covered: targets whose snapshots
 //! cannot be read; there the live device is copied.
 
-use crate::array::{ApiError, Array, BlockDevice, DeviceError};
+use crate::array::{ApiError, Array, DeviceError, ReadBlocks, ReadOnly};
 use crate::block::{BlockSize, ByteOffset, Lba, LbaCount, SnapshotUuid};
 use std::io;
 use std::path::Path;
 
-/// Reads a snapshot through [`Array::read_snapshot`]; every change is refused.
+/// A snapshot; every change is refused.
+pub type SnapshotSource<'a> = ReadOnly<SnapshotBlocks<'a>>;
+
+/// Reads a snapshot through [`Array::read_snapshot`].
 #[derive(Clone, Copy)]
-pub struct SnapshotSource<'a> {
+pub struct SnapshotBlocks<'a> {
     array: &'a dyn Array,
     snapshot: SnapshotUuid,
     block: BlockSize,
@@ -23,11 +26,11 @@ impl<'a> SnapshotSource<'a> {
         block: BlockSize,
         len: LbaCount,
     ) -> SnapshotSource<'a> {
-        SnapshotSource { array, snapshot, block, len }
+        ReadOnly(SnapshotBlocks { array, snapshot, block, len })
     }
 }
 
-impl BlockDevice for SnapshotSource<'_> {
+impl ReadBlocks for SnapshotBlocks<'_> {
     fn block_size(&self) -> BlockSize {
         self.block
     }
@@ -42,18 +45,6 @@ impl BlockDevice for SnapshotSource<'_> {
             other => DeviceError::Io { op: "read", at, source: io::Error::other(other) },
         })
     }
-    fn write_at(&self, _at: ByteOffset, _buf: &[u8]) -> Result<usize, DeviceError> {
-        Err(DeviceError::Unsupported("writing a snapshot"))
-    }
-    fn write_zeroes(&self, _at: Lba, _len: LbaCount) -> Result<(), DeviceError> {
-        Err(DeviceError::Unsupported("zeroing a snapshot"))
-    }
-    fn discard(&self, _at: Lba, _len: LbaCount) -> Result<(), DeviceError> {
-        Err(DeviceError::Unsupported("discarding a snapshot"))
-    }
-    fn flush(&self) -> Result<(), DeviceError> {
-        Err(DeviceError::Unsupported("flushing a snapshot"))
-    }
     fn path(&self) -> Option<&Path> {
         None
     }
@@ -62,6 +53,7 @@ impl BlockDevice for SnapshotSource<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::array::BlockDevice as _;
     use crate::sync::testing::ScriptedArray;
 
     #[test]
@@ -74,9 +66,6 @@ mod tests {
         assert_eq!(buf, [3; 64]);
         let broken = source.read_at(ByteOffset::new(9 * 64), &mut buf);
         assert!(matches!(broken, Err(DeviceError::Io { op: "read", .. })), "{broken:?}");
-        assert!(source.write_at(ByteOffset::new(0), &buf).is_err());
-        assert!(source.write_zeroes(Lba::new(0), len).is_err());
-        assert!(source.discard(Lba::new(0), len).is_err());
         assert!(source.flush().is_err() && source.path().is_none());
         assert_eq!((source.len_lbas(), source.block_size()), (len, BlockSize::SMALLEST));
     }

@@ -2,8 +2,8 @@
 
 use crate::array::{ApiError, Array, BlockDevice, DeviceError, Reply, SnapshotInfo, VolumeInfo};
 use crate::block::{
-    BlockSize, ByteOffset, Capabilities, DiscardEffect, Durability, Lba, LbaCount, Page,
-    RollbackKind, SnapshotName, SnapshotUuid, VolumeUuid,
+    BlockSize, ByteOffset, Capabilities, Lba, LbaCount, Page, SnapshotName, SnapshotUuid,
+    VolumeUuid,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -154,24 +154,7 @@ fn no_such_call<T>() -> Result<T, ApiError> {
 
 impl Array for ScriptedArray {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            snapshot_readable: false,
-            discard: DiscardEffect::Zero,
-            durable: Durability::OnAck,
-            tracking_survives_kill: true,
-            rollback: RollbackKind::None,
-            clone_full_diff: None,
-            resize: false,
-            shrink_zeroes: false,
-            restart: false,
-            volume_lifecycle: false,
-            concurrent_ops: false,
-            atomic_write_bytes: 64,
-            concurrent_snapshots: 1,
-            granularity: LbaCount::new(1),
-            page_limit: None,
-            refuses_deleted_base: true,
-        }
+        Capabilities { atomic_write_bytes: 64, ..Capabilities::bare() }
     }
     fn volume(&self, _: VolumeUuid) -> Result<VolumeInfo, ApiError> {
         no_such_call()

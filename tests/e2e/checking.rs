@@ -198,3 +198,23 @@ fn cases_over_https_have_the_same_digest_on_any_number_of_threads() {
     assert!(!none.2.contains("2000"), "{}", none.2);
     assert_ne!(none.0, digest(&["--cases", "2001"]).0, "two cases go over the wire");
 }
+
+#[test]
+fn coverage_speaks_only_of_what_the_cases_can_reach() {
+    let home = Home::new();
+    for (flags, goals, words) in [
+        (&["--cases", "200"][..], 48, &[][..]),
+        (&["--cases", "200", "--profile", "bounds"], 42, &["sync", "read"]),
+        (&["--cases", "200", "--policy", "exact"], 47, &["reports whole chunks"]),
+        (&["--cases", "8", "--transport", "http"], 29, &["kill", "rollback", "resize", "clone"]),
+    ] {
+        let run = home.run(&[&["check", "--seed", "1"], flags].concat(), None);
+        run.assert_code(0);
+        let said: Vec<&str> =
+            run.stdout.lines().skip_while(|line| !line.starts_with("coverage (")).collect();
+        assert!(said[0].contains(&format!(" of {goals} goals, ")), "{run}");
+        for line in said.iter().filter(|line| line.starts_with("  ")) {
+            assert!(!words.iter().any(|word| line.contains(word)), "{line}: {run}");
+        }
+    }
+}

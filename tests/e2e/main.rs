@@ -7,8 +7,10 @@
 #![expect(clippy::unwrap_used, reason = "tests stop where something is not as it must be")]
 
 mod checking;
+mod clones;
 mod command_line;
 mod embedded;
+mod findings;
 mod proxied;
 mod serving;
 mod stopping;

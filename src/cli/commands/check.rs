@@ -4,7 +4,7 @@
 
 use super::hunt::Hunt;
 use super::{check_live, check_qemu};
-use crate::block::{Policy, RunId};
+use crate::block::{CHUNK_LBAS, Policy, RunId};
 use crate::campaign::case::{CaseOutcome, record_case};
 use crate::campaign::check::{Campaign, Runner, Source, run_cases};
 use crate::campaign::covered::covered;
@@ -20,7 +20,7 @@ use crate::cli::failure::Failure;
 use crate::cli::select::nearest_of;
 use crate::engine::Event;
 use crate::engine::ShrinkBudget;
-use crate::engine::{CaseName, GENERATOR_VERSION, Offers, PROFILES, Profile, generate};
+use crate::engine::{CaseName, GENERATOR_VERSION, Offers, PROFILES, Profile, Reach, generate};
 use crate::oracle::{Checks, Reason};
 use crate::report::{Again, CampaignHeader, Reached, header_lines};
 use crate::scenario::Scenario;
@@ -39,6 +39,15 @@ const BATCH: u64 = 64;
 const WIRED_SHARE: u64 = 2000;
 /// Runs that shrinking may take at most, whatever its time.
 const SHRINK_RUNS: u64 = 100_000;
+
+/// What the API has no call for: such operations are skipped.
+const NOT_OVER_THE_WIRE: Offers = Offers::SNAPSHOT_READS
+    .and(Offers::ROLLBACK)
+    .and(Offers::CLONES)
+    .and(Offers::RESIZE)
+    .and(Offers::RESTART)
+    .and(Offers::LIFECYCLE)
+    .and(Offers::CONCURRENT);
 
 const ON_AN_ARRAY: &str = "On an array";
 
@@ -207,6 +216,14 @@ impl Job<'_> {
         };
         Ok(Job { args, mode, profile, seed, cases, time, jobs })
     }
+    /// What its cases can reach on a target that skips nothing.
+    pub(super) fn reach(&self) -> Reach {
+        let reach = Reach::of(&self.profile);
+        match self.args.policy {
+            Some(policy) if !allows_whole_chunks(policy) => reach.unrounded(),
+            _ => reach,
+        }
+    }
     /// The scenario of a case.
     pub(super) fn scenario(&self, case: u64) -> Scenario {
         scenario_of(self.args, &self.profile, CaseName { seed: self.seed, case })
@@ -222,6 +239,8 @@ pub(super) struct Ground<'g> {
     /// What it cannot test, and whatever else must be known of it.
     pub(super) notes: Vec<String>,
     pub(super) source: &'g Source<'g>,
+    /// What its cases can reach.
+    pub(super) reach: Reach,
     pub(super) runner: &'g Runner<'g>,
     /// The same, telling records, where there is one.
     pub(super) recorder: Option<&'g Runner<'g>>,
@@ -299,9 +318,11 @@ fn on_simulator(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Resul
         })
     };
     let untestable = "contents of snapshots, rollback, clones, resize, restart and kill, creating and deleting volumes, operations in flight together";
+    let mut reach = job.reach();
     let (target, batch, notes) = match args.transport {
         Some(Transport::Inproc) => ("simulator", BATCH, Vec::new()),
         Some(Transport::Http) => {
+            reach = reach.without(NOT_OVER_THE_WIRE);
             ("simulator over https", 1, vec![format!("not testable here: {untestable}")])
         }
         None => (
@@ -321,6 +342,7 @@ fn on_simulator(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Resul
         policy: None,
         notes,
         source: &source,
+        reach,
         runner: &runner,
         recorder: Some(&recorder),
         batch,
@@ -366,7 +388,7 @@ pub(super) fn drive(
         hunt = hunt.on_target(dear.patience, dear.again.clone());
     }
     let totals = run_cases(&campaign, &mut hunt);
-    let reached = Reached::of(&covered(ground.source, campaign.first, totals.cases));
+    let reached = Reached::of(&covered(ground.source, campaign.first, totals.cases, ground.reach));
     hunt.finish(totals, Some(reached), folder)
 }
 
@@ -376,15 +398,19 @@ pub(super) fn scenario_of(args: &CampaignArgs, profile: &Profile, name: CaseName
     if let Some(policy) = args.policy {
         scenario.header.policy = policy;
         // What the policy forbids is no freedom of an honest array.
-        let whole_chunks = match policy {
-            Policy::Chunk | Policy::ReportOnly => true,
-            Policy::Granule(lbas) => lbas.get() % 64 == 0,
-            Policy::Exact => false,
-        };
-        scenario.header.freedoms.chunk_rounded &= whole_chunks;
+        scenario.header.freedoms.chunk_rounded &= allows_whole_chunks(policy);
     }
     scenario.header.planted.extend(args.plant.iter().cloned());
     scenario
+}
+
+/// Whether an honest array may round changes out to whole chunks.
+const fn allows_whole_chunks(policy: Policy) -> bool {
+    match policy {
+        Policy::Chunk | Policy::ReportOnly => true,
+        Policy::Granule(lbas) => lbas.get() % CHUNK_LBAS == 0,
+        Policy::Exact => false,
+    }
 }
 
 /// Draws a case and decides how it goes to the simulator: by its number alone, if nothing was said.

@@ -150,8 +150,10 @@ fn on_array(
     stop.on_second(clean.clone());
     let limit = args.snapshot_timeout.map_or(PATIENCE, |time| time.0);
     let waiting = Waiting { available: limit, gone: limit, stop: stop.flag() };
+    let (sysfs, source_path) = (Host::default().sysfs, opened.source.path().to_owned());
     let open = |volume, bytes| {
-        let opened = ReadOnlyDevice::of_volume(&Host::default().sysfs, volume, bytes)?;
+        let opened = ReadOnlyDevice::of_volume(&sysfs, volume, bytes)
+            .or_else(|| ReadOnlyDevice::beside(&sysfs, &source_path, volume, bytes))?;
         Some(opened.map(|device| Box::new(device) as Device))
     };
     let clones = JournalledClones::new(&client, &journal);
@@ -216,6 +218,7 @@ fn on_array(
         policy: Some(policy),
         notes,
         source: &source,
+        reach: job.reach().placed(),
         runner: &runner,
         recorder: None,
         batch: 1,

@@ -82,6 +82,7 @@ pub(super) fn run(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Res
         policy: Some(Policy::Exact),
         notes,
         source: &source,
+        reach: job.reach(),
         runner: &runner,
         recorder: None,
         batch: 1,

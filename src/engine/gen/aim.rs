@@ -54,29 +54,6 @@ pub(super) fn of_case(case: u64) -> Option<Cell> {
     cell.can_happen().then_some(cell)
 }
 
-/// What a target must offer for that.
-const fn needs(cell: Cell) -> Offers {
-    let did = match cell.did {
-        Did::Discard | Did::WriteZeroes => Offers::DISCARD,
-        _ => Offers::NONE,
-    };
-    let relation = match cell.relation {
-        Relation::InCut => Offers::CONCURRENT,
-        Relation::Creating | Relation::Deleting => Offers::UNWAITED,
-        Relation::BetweenPages => Offers::BETWEEN_PAGES,
-        Relation::Syncing => Offers::SYNCS.and(Offers::SNAPSHOT_READS).and(Offers::CONCURRENT),
-        _ => Offers::NONE,
-    };
-    let upset = match cell.upset {
-        Upset::Nothing => Offers::NONE,
-        Upset::Fault => Offers::FAULTS,
-        Upset::Restart | Upset::Kill => Offers::RESTART,
-        Upset::Rollback => Offers::ROLLBACK,
-        Upset::Resize => Offers::RESIZE,
-    };
-    did.and(relation).and(upset)
-}
-
 impl State {
     /// An extent of that class, if the source has one.
     fn of_class<E: Entropy>(&self, entropy: &mut E, bits: Bits) -> Option<Extent> {
@@ -119,7 +96,7 @@ const fn op_of(did: Did, at: Extent) -> Op {
 impl<E: Entropy> Draw<'_, E> {
     /// Makes that combination, if this target and this volume have it, and asks about it.
     pub(super) fn aim(&mut self, cell: Cell) -> Moved {
-        if self.state.sparse || !self.profile.offers.has(needs(cell)) {
+        if self.state.sparse || !self.profile.offers.has(cell.needs()) {
             return None;
         }
         let old = matches!(cell.block, Block::OldData | Block::OldHole);

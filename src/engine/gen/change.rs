@@ -43,7 +43,7 @@ impl<E: Entropy> Draw<'_, E> {
             Kind::DiscardWhole => Op::Discard { at: state.whole(entropy, role) },
             _ => return None,
         };
-        if let Some(at) = extent_of(&op) {
+        if let Some(at) = op.changes() {
             self.state.last = at;
         }
         self.state.vol_mut(role).changed = true;
@@ -128,7 +128,7 @@ impl<E: Entropy> Draw<'_, E> {
         }
         let mut ops = Vec::with_capacity(3);
         let first = self.small_change(None);
-        let near = extent_of(&first);
+        let near = first.changes();
         ops.push(first);
         if kind == Kind::RaceCut {
             if !self.state.has_room(SPARE_SNAPS) {
@@ -277,17 +277,5 @@ impl<E: Entropy> Draw<'_, E> {
             _ => Op::Write { at },
         };
         self.push_on(role, op)
-    }
-}
-
-/// Where a change of contents is made.
-pub(super) fn extent_of(op: &Op) -> Option<Extent> {
-    match op {
-        Op::Write { at }
-        | Op::Rewrite { at }
-        | Op::Zero { at }
-        | Op::WriteZeroes { at }
-        | Op::Discard { at } => Some(*at),
-        _ => None,
     }
 }

@@ -9,11 +9,13 @@
 use super::coverage_cells::{Bits, Block, CELLS, Cell, Did, GROUPS, Relation, Upset};
 use super::coverage_walk::Walk;
 use super::goals::Goal;
+use super::reach::Reach;
 use crate::scenario::Scenario;
 
 /// Counts of what was reached.
 #[derive(Clone)]
 pub struct Coverage {
+    reach: Reach,
     counts: Box<[u32]>,
     goals: [u64; Goal::ALL.len()],
     cases: u64,
@@ -50,16 +52,22 @@ impl Tally<'_> {
 
 impl Default for Coverage {
     fn default() -> Coverage {
+        Coverage::within(Reach::ALL)
+    }
+}
+
+impl Coverage {
+    /// Nothing yet, of cases that cannot reach more than that.
+    pub fn within(reach: Reach) -> Coverage {
         Coverage {
+            reach,
             counts: vec![0; CELLS].into_boxed_slice(),
             goals: [0; Goal::ALL.len()],
             cases: 0,
             walk: Walk::default(),
         }
     }
-}
 
-impl Coverage {
     /// Counts a case, all of whose steps ran.
     pub fn count(&mut self, scenario: &Scenario) {
         self.count_but(scenario, &[]);
@@ -97,9 +105,10 @@ impl Coverage {
         self.goals[goal as usize]
     }
 
-    /// Goals that were never reached.
-    pub fn missed_goals(&self) -> impl Iterator<Item = Goal> {
-        Goal::ALL.iter().copied().filter(|&goal| self.goal(goal) == 0)
+    /// Goals that can be reached, and those of them that never were.
+    pub fn goals(&self) -> (usize, Vec<Goal>) {
+        let missed = self.reach.goals().filter(|&goal| self.goal(goal) == 0).collect();
+        (self.reach.goals().count(), missed)
     }
 
     /// How often a combination was reached.
@@ -107,16 +116,20 @@ impl Coverage {
         self.counts.get(cell.place()).copied().unwrap_or(0)
     }
 
-    /// Combinations that were reached, and all that can happen.
+    fn cells(&self) -> impl Iterator<Item = Cell> {
+        Cell::all().filter(|&cell| self.reach.has(cell))
+    }
+
+    /// Combinations that were reached, and all that can be.
     pub fn reached(&self) -> (usize, usize) {
-        let reached = Cell::all().filter(|&cell| self.times(cell) > 0).count();
-        (reached, Cell::all().count())
+        let reached = self.cells().filter(|&cell| self.times(cell) > 0).count();
+        (reached, self.cells().count())
     }
 
     /// Groups with combinations that were never reached, those that lack most first.
     pub fn lacking(&self) -> Vec<Group> {
         let mut groups: Vec<Option<Group>> = vec![None; GROUPS];
-        for cell in Cell::all() {
+        for cell in self.cells() {
             if let Some(group) = groups.get_mut(cell.group()) {
                 let words = || Group { words: cell.group_words(), reached: 0, of: 0 };
                 let group = group.get_or_insert_with(words);
@@ -146,26 +159,12 @@ pub(super) const fn cell(
 mod tests {
     use super::super::{CaseName, PROFILES, generate};
     use super::*;
-    use crate::block::{BlockSize, Extent, Geometry, Lba, LbaCount, Policy, Role};
-    use crate::scenario::{Header, Label, Op};
+    use crate::block::Extent;
+    use crate::engine::testing::{diff, scenario as on, take, write};
+    use crate::scenario::Op;
 
     fn scenario(ops: Vec<Op>) -> Scenario {
-        let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(200), fresh: true };
-        let volumes = [(Role::Source, shape), (Role::Target, shape)].into();
-        Scenario::new(Header::new(volumes, Policy::Exact, "a test"), ops)
-    }
-
-    fn write(at: u64, len: u64) -> Op {
-        Op::Write { at: Extent::lbas(at, len) }
-    }
-
-    fn take(label: u32) -> Op {
-        Op::Take { label: Label(label), wait: true }
-    }
-
-    fn diff(snap: u32, base: Option<u32>) -> Op {
-        let (snap, base) = (Label(snap), base.map(Label));
-        Op::Diff { snap, base, from: Lba::new(0), between_pages: None }
+        on(200, ops)
     }
 
     fn counted(ops: Vec<Op>) -> Coverage {
@@ -199,7 +198,7 @@ mod tests {
         let mut coverage = Coverage::default();
         coverage.count_but(&scenario(ops), &[1]);
         assert_eq!(coverage.goal(Goal::WriteInCut), 0);
-        assert!(coverage.missed_goals().any(|goal| goal == Goal::WriteInCut));
+        assert!(coverage.goals().1.contains(&Goal::WriteInCut));
     }
 
     #[test]
@@ -225,7 +224,7 @@ mod tests {
             for case in 0..2_000 {
                 coverage.count(&generate(&PROFILES[0], CaseName { seed, case }));
             }
-            let missed: Vec<&str> = coverage.missed_goals().map(Goal::words).collect();
+            let missed: Vec<&str> = coverage.goals().1.into_iter().map(Goal::words).collect();
             assert_eq!(missed, Vec::<&str>::new(), "seed {seed}");
         }
     }

@@ -133,6 +133,10 @@ impl Did {
     pub const fn changes(self) -> bool {
         matches!(self, Did::Write | Did::Rewrite | Did::Zero | Did::WriteZeroes | Did::Discard)
     }
+    /// Whether it touches blocks itself.
+    pub const fn touches(self) -> bool {
+        self.changes() || matches!(self, Did::Read | Did::ReadSnap)
+    }
     /// Whether it asks about a pair of snapshots.
     pub const fn asks(self) -> bool {
         matches!(self, Did::Diff | Did::DiffFrom | Did::DiffBetween | Did::Sync | Did::SyncLive)
@@ -169,7 +173,7 @@ impl Cell {
 
     /// Whether the generator's alphabet has such a thing.
     pub fn can_happen(self) -> bool {
-        let Cell { did, block, relation, upset, .. } = self;
+        let Cell { did, block, bits, relation, upset } = self;
         use Relation::*;
         let fits = match did {
             Did::Write | Did::Zero | Did::Discard => !relation.is_pair(),
@@ -177,7 +181,9 @@ impl Cell {
                 matches!(relation, NoSnapshot | Settled | Creating | Deleting)
             }
             Did::ReadSnap => matches!(relation, Settled | Creating | Deleting),
-            Did::Take => matches!(relation, NoSnapshot | Settled | InCut | Creating | Deleting),
+            // An array makes one snapshot of a volume at a time: the interpreter waits for the one
+            // in the making before it asks for another.
+            Did::Take => matches!(relation, NoSnapshot | Settled | InCut | Deleting | BetweenPages),
             Did::Delete => matches!(relation, Settled | Creating | Deleting | BetweenPages),
             Did::Rollback => matches!(relation, Settled | Creating | Deleting),
             Did::Resize => matches!(relation, NoSnapshot | Settled | Creating | Deleting),
@@ -190,6 +196,10 @@ impl Cell {
         // Older than this epoch means that a snapshot was taken.
         let old = matches!(block, Block::OldData | Block::OldHole);
         let fits = fits && !(old && relation == NoSnapshot);
+        // What touches no block itself goes by the last change: where that was, something is. Before
+        // the first it goes by LBA 0.
+        let first = matches!(bits, Bits::Bit0 | Bits::Tail);
+        let fits = fits && (did.touches() || block != Block::Untouched || first);
         let faulty = matches!(did, Did::Write if matches!(relation, NoSnapshot | Settled))
             || matches!(did, Did::Sync if relation == Full);
         let rolled = upset == Upset::Rollback && relation == NoSnapshot;
@@ -290,6 +300,12 @@ mod tests {
         assert!(!Cell { relation: Relation::InCut, ..cell }.can_happen());
         assert!(!Cell { upset: Upset::Fault, ..cell }.can_happen());
         assert!(!Cell { did: Did::Write, ..cell }.can_happen());
+        let first = Cell { block: Block::Untouched, ..cell };
+        assert!(!first.can_happen(), "bit 63 was changed last, and nothing was changed yet");
+        assert!(Cell { bits: Bits::Bit0, ..first }.can_happen());
+        let take = Cell { did: Did::Take, relation: Relation::Deleting, ..cell };
+        assert!(take.can_happen());
+        assert!(!Cell { relation: Relation::Creating, ..take }.can_happen(), "one at a time");
         assert_eq!(cell.group_words(), "diff, of neighbours, after a kill");
     }
 }

@@ -7,6 +7,7 @@
 use super::coverage::{Tally, cell};
 use super::coverage_cells::{Bits, Block, Did, Relation, Upset};
 use super::goals::Goal;
+use super::world::place;
 use crate::block::{CHUNK_LBAS, Extent, Role};
 use crate::scenario::{Header, Label, Op, Scenario, Step, SyncSource};
 
@@ -119,15 +120,6 @@ fn slot(lba: u64) -> usize {
     usize::try_from(lba % LBAS as u64).unwrap_or(0)
 }
 
-const fn place(role: Role) -> usize {
-    match role {
-        Role::Source => 0,
-        Role::Target => 1,
-        Role::Neighbour => 2,
-        Role::Clone => 3,
-    }
-}
-
 impl Walk {
     pub(super) fn run(&mut self, scenario: &Scenario, skipped: &[usize], tally: &mut Tally<'_>) {
         self.case = self.case.wrapping_add(1);
@@ -178,7 +170,8 @@ impl Walk {
                 self.count(Did::Take, around, tally);
                 tally.goal_if(Goal::LateAvailable, header.freedoms.late_available);
                 self.take(*label, Role::Source, around == Some(Relation::InCut), tally);
-                self.now.creating |= !wait;
+                // Whatever was in the making before it has settled.
+                self.now.creating = !wait;
             }
             Op::Delete { label, wait } => self.delete(header, *label, *wait, around, tally),
             Op::Wait => (self.now.creating, self.now.deleting) = (false, false),
@@ -393,12 +386,12 @@ impl Walk {
         let cut = ops.iter().any(|op| matches!(op, Op::Take { .. }));
         let around = cut.then_some(Relation::InCut);
         for (place, op) in ops.iter().enumerate() {
-            let at = super::change::extent_of(op);
+            let at = op.changes();
             if cut {
                 tally.goal_if(Goal::WriteInCut, matches!(op, Op::Write { .. }));
                 tally.goal_if(Goal::DiscardInCut, matches!(op, Op::Discard { .. }));
             }
-            let mut others = ops[place + 1..].iter().filter_map(super::change::extent_of);
+            let mut others = ops[place + 1..].iter().filter_map(Op::changes);
             let overlaps = at.is_some_and(|at| others.any(|other| other.overlaps(at)));
             tally.goal_if(Goal::OverlapInFlight, overlaps);
             self.op(header, op, around, tally);
@@ -439,7 +432,7 @@ impl Walk {
             self.take(*label, volume, false, tally);
             return;
         }
-        if super::change::extent_of(op).is_none() {
+        if op.changes().is_none() {
             return;
         }
         tally.goal_if(Goal::SameIdAgain, self.now.incarnation[place(volume)] > 0);

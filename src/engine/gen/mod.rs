@@ -22,6 +22,7 @@ mod name;
 mod observe;
 mod place;
 mod profile;
+mod reach;
 mod world;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use entropy::{Entropy, Seeded, Words};
 pub use goals::Goal;
 pub use name::{BadCaseName, CaseName, GENERATOR_VERSION};
 pub use profile::{Offers, PROFILES, Profile};
+pub use reach::Reach;
 
 use crate::block::Role;
 use crate::scenario::{Label, Op, Scenario, Step, SyncSource};

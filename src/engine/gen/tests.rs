@@ -15,18 +15,8 @@ fn cases(profile: &Profile, n: u64) -> impl Iterator<Item = Scenario> {
 
 /// Every operation of a scenario, inner ones after the one that holds them.
 fn ops(scenario: &Scenario) -> Vec<&Op> {
-    fn within<'o>(op: &'o Op, found: &mut Vec<&'o Op>) {
-        found.push(op);
-        match op {
-            Op::Concurrent(ops) | Op::Sync { during: ops, .. } => {
-                ops.iter().for_each(|op| within(op, found));
-            }
-            Op::On { op, .. } | Op::Diff { between_pages: Some((_, op)), .. } => within(op, found),
-            _ => {}
-        }
-    }
     let mut found = Vec::new();
-    scenario.steps.iter().for_each(|step| within(&step.op, &mut found));
+    scenario.steps.iter().for_each(|step| step.op.each(&mut |op| found.push(op)));
     found
 }
 
@@ -158,7 +148,7 @@ proptest! {
         let most = scenario.header.volumes[&Role::Target].len.get();
         let whole = Extent::lbas(0, most);
         for op in ops(&scenario) {
-            if let Some(at) = change::extent_of(op) {
+            if let Some(at) = op.changes() {
                 prop_assert!(whole.covers(at), "{} outside {}", op, whole);
             }
             if let Op::Diff { from, .. } = op {

@@ -61,7 +61,8 @@ pub(super) struct State {
     pub(super) creating: Option<Role>,
 }
 
-const fn place(role: Role) -> usize {
+/// The place of a role in an array of all.
+pub(super) const fn place(role: Role) -> usize {
     match role {
         Role::Source => 0,
         Role::Target => 1,

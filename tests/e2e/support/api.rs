@@ -43,12 +43,19 @@ impl Api {
     }
     /// Names of all snapshots there are, those being deleted too.
     pub(crate) fn snapshot_names(&self) -> Vec<String> {
-        let (status, list) = self.call(Method::GET, "snapshots?showAll=true", None);
+        self.names("snapshots")
+    }
+    /// Names of all volumes there are, clones too.
+    pub(crate) fn volume_names(&self) -> Vec<String> {
+        self.names("volumes")
+    }
+    fn names(&self, what: &str) -> Vec<String> {
+        let (status, list) = self.call(Method::GET, &format!("{what}?showAll=true"), None);
         assert_eq!(status, 200, "{list}");
         let none = Vec::new();
-        let list = list["snapshots"].as_array().unwrap_or(&none);
+        let list = list[what].as_array().unwrap_or(&none);
         let mut names: Vec<String> =
-            list.iter().map(|snapshot| snapshot["name"].as_str().unwrap().to_owned()).collect();
+            list.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect();
         names.sort();
         names
     }
