@@ -180,6 +180,20 @@ pub fn diagnose(block: &[u8], expected: &Stamp) -> Diagnosis {
     }
 }
 
+impl Diagnosis {
+    /// Whether the block is one that this run wrote somewhere, whole or torn.
+    pub const fn is_of(self, run: RunId) -> bool {
+        match self {
+            Diagnosis::Torn { run_low, .. } => run_low == run.low_u64(),
+            Diagnosis::Right
+            | Diagnosis::Stale { .. }
+            | Diagnosis::Misdirected { .. }
+            | Diagnosis::ForeignVolume { .. } => true,
+            Diagnosis::Zero | Diagnosis::OtherRun { .. } | Diagnosis::Unknown => false,
+        }
+    }
+}
+
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

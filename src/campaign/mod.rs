@@ -32,6 +32,7 @@ pub mod qemu_cases;
 pub mod record;
 pub mod replay;
 pub mod restore;
+pub mod second_judge;
 pub mod selftest;
 pub mod selftest_matrix;
 pub mod stand_in;

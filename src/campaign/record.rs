@@ -166,9 +166,7 @@ mod tests {
 
     #[test]
     fn both_judges_agree_on_generated_cases_with_bugs_planted() {
-        // Known gap: of g1:7:390 with grow-aliases-tracking the second judge misses a leak that the
-        // first one sees, after a grow and a snapshot that was not waited for.
-        let (_, _, violations) = agree_on("all", 380, true);
+        let (_, _, violations) = agree_on("all", 400, true);
         assert!(violations > 50, "{violations} violations");
         for profile in ["bounds", "contents", "small"] {
             agree_on(profile, 120, true);

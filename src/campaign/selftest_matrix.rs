@@ -8,12 +8,15 @@
 
 use super::case::run_case;
 use super::explore::{SmallScope, out_of_alphabet};
+use super::second_judge::SecondScore;
 use super::selftest::{Found, Planted, in_order, score};
+use super::witness::witness;
 use crate::engine::explore::Limits;
 use crate::engine::{Coverage, Event, Goal};
 use crate::oracle::{CheckId, Checks, Kind, Reason, Verdict};
 use crate::scenario::{Op, Scenario};
 use crate::sim::SimError;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -49,9 +52,23 @@ pub struct Budget {
 /// The first kill of one seed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Kill {
+    case: u64,
     ops: u64,
     kind: Kind,
     scenario: Scenario,
+}
+
+/// A symptom of a bug that the catalogue does not list: it kills nothing, and is not hidden either.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unlisted {
+    /// The seed.
+    pub seed: u64,
+    /// The case of that seed.
+    pub case: u64,
+    /// The kind it was called.
+    pub kind: Kind,
+    /// What the oracle said.
+    pub sentence: String,
 }
 
 /// What random checking made of one target.
@@ -63,9 +80,9 @@ pub struct RandomScore {
     pub ops: Vec<u64>,
     /// Kinds of the first kills.
     pub kinds: Vec<Kind>,
-    /// What was seen before the first kill and is of no listed kind: another symptom of the bug. Kind
-    /// and sentence.
-    pub unlisted: Vec<(Kind, String)>,
+    /// What was seen before the first kill and is of no listed kind: another symptom of the bug. The
+    /// first one of each seed that has one.
+    pub unlisted: Vec<Unlisted>,
     /// Steps before the observing one after shrinking, for each kill.
     pub shrunk: Vec<usize>,
 }
@@ -75,6 +92,14 @@ impl RandomScore {
     pub fn median_ops(&self, seeds: u64) -> Option<u64> {
         let middle = usize::try_from(seeds.saturating_sub(1) / 2).ok()?;
         self.ops.get(middle).copied()
+    }
+    /// Kinds that are not listed, and in how many seeds each of them was the first symptom.
+    pub fn first_seen_as(&self) -> BTreeMap<Kind, u64> {
+        let mut seeds = BTreeMap::new();
+        for symptom in &self.unlisted {
+            *seeds.entry(symptom.kind).or_default() += 1;
+        }
+        seeds
     }
     /// The longest finding after shrinking.
     pub fn longest(&self) -> Option<usize> {
@@ -112,6 +137,8 @@ pub struct MatrixRow {
     pub baseline_killed: u64,
     /// The exhaustive search; it does without the pipeline.
     pub explore: Option<ExploreScore>,
+    /// The second judge on what was found, as it was and shrunk, and on the witness.
+    pub second: SecondScore,
 }
 
 /// An honest target under the same cases.
@@ -135,6 +162,8 @@ pub struct HonestRow {
     pub missed_goals: Vec<&'static str>,
     /// Combinations of coverage that were reached, and all.
     pub combinations: (usize, usize),
+    /// The second judge on the first cases of each seed.
+    pub second: SecondScore,
 }
 
 /// The matrix.
@@ -193,7 +222,15 @@ impl Matrix {
         if let Some((name, killed)) = self.canary.filter(|(_, killed)| *killed > 0) {
             faults.push(format!("an oracle without checks finds {name} in {killed} seeds"));
         }
+        faults.extend(self.second().faults());
         faults
+    }
+    /// The second judge on all runs that it was shown.
+    pub fn second(&self) -> SecondScore {
+        let mut all = SecondScore::default();
+        self.rows.iter().for_each(|row| all.merge(&row.second));
+        all.merge(&self.honest.second);
+        all
     }
     /// Bugs that random checking finds, that the baseline misses, that the fixed tests miss.
     pub fn totals(&self) -> (usize, usize, usize) {
@@ -224,16 +261,16 @@ fn judged(scenario: &Scenario, checks: Checks) -> Result<(Verdict, u64, Option<u
     Ok((outcome.verdict, outcome.ops, failed_at))
 }
 
-/// One seed against one bug: the first case that fails with a listed kind.
+/// One seed against one bug: the first case that fails with a listed kind, and the first before it
+/// that fails otherwise.
 fn hunt(
     cases: &dyn Cases,
     bug: Planted,
     checks: Checks,
     (seed, most): (u64, u64),
-    unlisted: &mut Vec<(Kind, String)>,
     stop: &AtomicBool,
-) -> Result<Option<Kill>, SimError> {
-    let mut spent = 0;
+) -> Result<(Option<Kill>, Option<Unlisted>), SimError> {
+    let (mut spent, mut unlisted) = (0, None);
     for case in 0..most {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -244,39 +281,45 @@ fn hunt(
         spent += ops;
         let Some(violation) = verdict.violation() else { continue };
         if bug.kinds().contains(&violation.kind.name()) {
-            return Ok(Some(Kill { ops: spent, kind: violation.kind, scenario }));
+            return Ok((Some(Kill { case, ops: spent, kind: violation.kind, scenario }), unlisted));
         }
-        unlisted.push((violation.kind, violation.sentence.clone()));
+        let (kind, sentence) = (violation.kind, &violation.sentence);
+        unlisted.get_or_insert_with(|| Unlisted { seed, case, kind, sentence: sentence.clone() });
     }
-    Ok(None)
+    Ok((None, unlisted))
 }
 
-/// Steps before the observing one, after shrinking.
-fn shrunk_len(cases: &dyn Cases, kill: &Kill) -> Result<Option<usize>, SimError> {
+/// The case that killed, shortened.
+fn shortened(cases: &dyn Cases, kill: &Kill) -> Scenario {
     let mut same_kind = |candidate: &Scenario| {
         let verdict = judged(candidate, Checks::ALL).map(|(verdict, ..)| verdict);
         verdict.is_ok_and(|verdict| verdict.violation().is_some_and(|v| v.kind == kill.kind))
     };
-    let shrunk = cases.shrink(&kill.scenario, &mut same_kind);
-    Ok(judged(&shrunk, Checks::ALL)?.2)
+    cases.shrink(&kill.scenario, &mut same_kind)
 }
 
-/// Random checking with the full oracle, over all seeds.
+/// Random checking with the full oracle, over all seeds; both judges hear what it finds.
 fn random(
     cases: &dyn Cases,
     bug: Planted,
     budget: Budget,
+    second: &mut SecondScore,
     stop: &AtomicBool,
 ) -> Result<RandomScore, SimError> {
     let mut score = RandomScore::default();
     for seed in 1..=budget.seeds {
         let from = (seed, budget.cases);
-        if let Some(kill) = hunt(cases, bug, Checks::ALL, from, &mut score.unlisted, stop)? {
-            score.killed += 1;
-            score.ops.push(kill.ops);
-            score.kinds.push(kill.kind);
-            score.shrunk.extend(shrunk_len(cases, &kill)?);
-        }
+        let (kill, unlisted) = hunt(cases, bug, Checks::ALL, from, stop)?;
+        score.unlisted.extend(unlisted);
+        let Some(kill) = kill else { continue };
+        let shrunk = shortened(cases, &kill);
+        score.killed += 1;
+        score.ops.push(kill.ops);
+        score.kinds.push(kill.kind);
+        score.shrunk.extend(judged(&shrunk, Checks::ALL)?.2);
+        let case = format!("g1:{seed}:{} with {}", kill.case, bug.name());
+        second.hear(&case, &kill.scenario)?;
+        second.hear(&format!("{case}, shrunk"), &shrunk)?;
     }
     score.ops.sort_unstable();
     score.kinds.sort_unstable();
@@ -294,7 +337,7 @@ fn kills_with(
 ) -> Result<u64, SimError> {
     let mut killed = 0;
     for seed in 1..=budget.seeds {
-        let kill = hunt(cases, bug, checks, (seed, budget.cases), &mut Vec::new(), stop)?;
+        let (kill, _) = hunt(cases, bug, checks, (seed, budget.cases), stop)?;
         killed += u64::from(kill.is_some());
     }
     Ok(killed)
@@ -328,15 +371,21 @@ fn row(
     budget: Budget,
     stop: &AtomicBool,
 ) -> Result<MatrixRow, SimError> {
+    let mut second = SecondScore::default();
+    if let Some(mut known) = witness(bug.name()) {
+        known.header.planted = vec![bug.name().to_owned()];
+        second.hear(&format!("the witness of {}", bug.name()), &known)?;
+    }
     Ok(MatrixRow {
         name: bug.name(),
         side: bug.side(),
         kinds: bug.kinds(),
         listed_len: bug.witness_len(),
         fixed: score(Some(bug))?.caught_by,
-        random: random(cases, bug, budget, stop)?,
+        random: random(cases, bug, budget, &mut second, stop)?,
         baseline_killed: kills_with(cases, bug, Checks::LOWER_BOUND_ONLY, budget, stop)?,
         explore: exhaustively(bug, budget, stop),
+        second,
     })
 }
 
@@ -358,6 +407,9 @@ impl HonestPart {
             _ => {}
         })?;
         self.coverage.count_but(&scenario, &skipped);
+        if case < JUDGED_TWICE {
+            self.row.second.hear(&format!("g1:{seed}:{case}"), &scenario)?;
+        }
         self.row.cases += 1;
         self.row.ops += outcome.ops;
         match outcome.verdict {
@@ -384,6 +436,7 @@ impl HonestPart {
         row.unknown.0 += more.unknown.0;
         row.unknown.1 = row.unknown.1.take().or(more.unknown.1);
         row.false_alarms.extend(more.false_alarms);
+        row.second.merge(&more.second);
         self.coverage.merge(&other.coverage);
     }
 }
@@ -400,6 +453,9 @@ fn is_step(scenario: &Scenario, step: usize, op: &Op) -> bool {
 
 /// Cases that are taken at once.
 const STRETCH: u64 = 256;
+/// Honest cases of each seed that the second judge hears too. All foci of the generator come many
+/// times among so many; all cases would take it twice as long as the oracle.
+const JUDGED_TWICE: u64 = 256;
 
 /// The same cases, and more, on an honest target: nothing may be found.
 fn honest(
@@ -483,138 +539,5 @@ pub fn matrix(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::block::{BlockSize, Extent, Geometry, LbaCount, Policy, Role};
-    use crate::scenario::{Header, Label, Op};
-
-    /// A poor man's generator and shrinker: the matrix is under test here, not them.
-    struct Few;
-
-    fn diff(snap: u32, base: Option<u32>) -> Op {
-        let base = base.map(Label);
-        Op::Diff { snap: Label(snap), base, from: Default::default(), between_pages: None }
-    }
-
-    impl Cases for Few {
-        fn case(&self, seed: u64, case: u64) -> Scenario {
-            let mut dice = (seed << 32 | case).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let mut roll = |sides: u64| {
-                dice ^= dice << 13;
-                dice ^= dice >> 7;
-                dice ^= dice << 17;
-                dice % sides
-            };
-            let mut ops = Vec::new();
-            for label in 0..3 {
-                for _ in 0..=roll(3) {
-                    let at = Extent::lbas([0, 62, 63, 64][usize::try_from(roll(4)).unwrap()], 1);
-                    ops.push(match roll(3) {
-                        0 => Op::Write { at },
-                        1 => Op::Discard { at },
-                        _ => Op::Write { at: Extent::lbas(62, 4) },
-                    });
-                }
-                ops.push(Op::Take { label: Label(label), wait: true });
-                ops.push(diff(label, None));
-                ops.extend(label.checked_sub(1).map(|base| diff(label, Some(base))));
-            }
-            let shape =
-                Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(130), fresh: true };
-            let volumes = [(Role::Source, shape), (Role::Target, shape)].into();
-            Scenario::new(Header::new(volumes, Policy::Exact, "a test"), ops)
-        }
-        fn shrink(
-            &self,
-            scenario: &Scenario,
-            reproduces: &mut dyn FnMut(&Scenario) -> bool,
-        ) -> Scenario {
-            let (mut best, mut at) = (scenario.clone(), 0);
-            while at < best.steps.len() {
-                let mut shorter = best.clone();
-                shorter.steps.remove(at);
-                if reproduces(&shorter) {
-                    (best, at) = (shorter, 0);
-                } else {
-                    at += 1;
-                }
-            }
-            best
-        }
-        fn goals(&self) -> &[Goal] {
-            &[]
-        }
-    }
-
-    const SMALL: Budget = Budget {
-        seeds: 1,
-        cases: 30,
-        honest_cases: 30,
-        explore: Duration::from_secs(60),
-        explore_depth: 2,
-    };
-
-    fn fill(names: &[&str]) -> Matrix {
-        let bugs: Vec<Planted> =
-            names.iter().map(|name| Planted::from_name(name).expect("a bug")).collect();
-        matrix(&bugs, &Few, SMALL, &AtomicBool::new(false), &|_| ()).expect("sets up")
-    }
-
-    #[test]
-    fn bugs_are_found_and_shortened_and_an_honest_target_is_not_accused() {
-        let matrix = fill(&["bit63-dropped", "idle-volume-churns", "discard-untracked"]);
-        assert_eq!(matrix.honest.false_alarms, []);
-        assert_eq!((matrix.honest.cases, &matrix.honest.unknown), (30, &(0, None)));
-        for row in &matrix.rows {
-            assert_eq!(row.random.killed, 1, "{}", row.name);
-            assert_eq!(row.random.shrunk.len(), 1, "{}", row.name);
-            assert_eq!(row.random.unlisted, [], "{}", row.name);
-        }
-        assert_eq!(matrix.rows[0].random.longest(), Some(2));
-        let explored = matrix.rows[0].explore.as_ref().and_then(|score| score.found);
-        assert_eq!(explored, Some((2, Kind::Missed)));
-        assert_eq!(matrix.rows[2].explore.as_ref().and_then(|score| score.found), None);
-    }
-
-    #[test]
-    fn a_bug_that_the_cases_cannot_reach_is_said_to_survive() {
-        let matrix = fill(&["delete-never-finishes", "last-partial-run-dropped"]);
-        let faults = matrix.faults();
-        for name in ["delete-never-finishes", "last-partial-run-dropped"] {
-            assert!(faults.contains(&format!("{name} survives")), "{faults:?}");
-        }
-        assert_eq!(matrix.rows[1].explore, None, "no pipeline in the exhaustive search");
-    }
-
-    #[test]
-    fn everything_that_is_wrong_with_a_matrix_is_a_fault() {
-        let good = fill(&["bit63-dropped"]);
-        let spoil = |spoil: &dyn Fn(&mut Matrix)| {
-            let mut matrix = good.clone();
-            matrix.canary = None;
-            spoil(&mut matrix);
-            matrix.faults()
-        };
-        assert_eq!(spoil(&|_| ()), Vec::<String>::new());
-        let spoilt: [&dyn Fn(&mut Matrix); 7] = [
-            &|m| m.rows[0].random.killed = 0,
-            &|m| m.rows[0].random.shrunk.push(3),
-            &|m| m.honest.false_alarms.push((1, 2, "wolf".into())),
-            &|m| m.honest.fixed.push("full-diff"),
-            &|m| m.honest.missed_goals.push("a write inside a cut"),
-            &|m| m.honest.unknown = (1, Some("no network".into())),
-            &|m| m.canary = Some(("bit63-dropped", 1)),
-        ];
-        for (place, wrong) in spoilt.iter().enumerate() {
-            assert_eq!(spoil(wrong).len(), 1, "{place}");
-        }
-    }
-
-    #[test]
-    fn a_median_counts_seeds_without_a_kill_as_never() {
-        let score = RandomScore { ops: vec![3, 9], ..RandomScore::default() };
-        assert_eq!(score.median_ops(3), Some(9));
-        assert_eq!(score.median_ops(1), Some(3));
-        assert_eq!(score.median_ops(5), None);
-    }
-}
+#[path = "selftest_matrix_tests.rs"]
+mod tests;

@@ -6,14 +6,14 @@ use super::event::Event;
 use super::interp::{Done, Interp};
 use super::recording::Place;
 use super::session::{Emit, Halt, LastDiff, Pair};
-use super::verify::{Tile, wrong_in};
+use super::verify::{Tile, WrongBlocks, wrong_in};
 use crate::array::{ApiError, SnapshotState};
-use crate::block::{Extent, Lba, LbaCount, LbaSet, Policy, Role};
+use crate::block::{Extent, Lba, LbaCount, LbaSet, Policy, Role, RunId};
 use crate::judge::Record;
 use crate::model::{Expected, Prediction, Value, Values};
 use crate::oracle::{
-    CheckId, Kind, Reason, Violation, judge_answered, judge_bounds, judge_cut, judge_offset_walk,
-    judge_refused, judge_repeat, judge_triangle,
+    CheckId, Kind, Reason, Violation, content_violation, judge_answered, judge_bounds, judge_cut,
+    judge_offset_walk, judge_refused, judge_repeat, judge_triangle,
 };
 use crate::scenario::{Label, Op};
 use crate::sync::{DiffAnswer, WalkError, WalkRequest, walk};
@@ -229,20 +229,20 @@ impl Interp<'_, '_> {
         snap: Label,
         answer: &DiffAnswer,
         emit: Emit<'_>,
-    ) -> Result<Option<Violation>, Halt> {
-        let Some(snapshot) = self.model.snapshot(snap) else { return Ok(None) };
+    ) -> Result<Vec<Violation>, Halt> {
+        let Some(snapshot) = self.model.snapshot(snap) else { return Ok(Vec::new()) };
         let (role, old) = (snapshot.role, Values::One(Value::Old(snapshot.role)));
         let whole = Extent::new(Lba::new(0), snapshot.len);
         let Some(whole) = whole.filter(|_| role == Role::Source && !self.model.is_fresh(role))
         else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         if self.sut.array.volume(self.volume(role)?.uuid)?.is_clone {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let device = self.device(role)?;
         if !device.keeps_contents() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         // Live data stands for the snapshot only where nobody wrote since.
         let same = |at: Extent| {
@@ -260,14 +260,8 @@ impl Interp<'_, '_> {
             let text = format!("{} unreported LBAs of older data sampled", sample.len());
             emit(Event::Note { text });
         }
-        Ok(found.map(|(_, wrong)| {
-            let lbas: LbaSet =
-                wrong.iter().filter_map(|(lba, _)| Extent::new(*lba, LbaCount::new(1))).collect();
-            let sentence = format!(
-                "{lbas} hold data from before this run, diff({snap}) without base does not report them"
-            );
-            Violation::new(Kind::Missed, sentence).about(snap, None).at(lbas).of_older_data()
-        }))
+        let (_, wrong) = found.unwrap_or((old, Vec::new()));
+        Ok(unreported(snap, (role, self.model.run()), wrong))
     }
 
     /// Laws 2 and 4: this answer among the others of the scenario.
@@ -331,6 +325,25 @@ impl Interp<'_, '_> {
             after.find_map(|to| judge(base, snap, *to, (set, of((*to, Some(snap)))?)))
         })
     }
+}
+
+/// What is wrong with blocks that must be as they were before the run, are not reported, and are no
+/// zeros: a block of this run is no older data, whatever a diff says of it.
+fn unreported(snap: Label, (role, run): (Role, RunId), wrong: WrongBlocks) -> Vec<Violation> {
+    let (own, older): (WrongBlocks, WrongBlocks) =
+        wrong.into_iter().partition(|(_, found)| found.is_of(run));
+    let lbas: LbaSet =
+        older.iter().filter_map(|(lba, _)| Extent::new(*lba, LbaCount::new(1))).collect();
+    let missed = (!lbas.is_empty()).then(|| {
+        let sentence = format!(
+            "{lbas} hold data from before this run, diff({snap}) without base does not report them"
+        );
+        Violation::new(Kind::Missed, sentence).at(lbas).of_older_data()
+    });
+    let when = format!("where nothing was written since {snap}");
+    let changed = content_violation(role, &own, &Values::One(Value::Old(role)), &when);
+    let found = missed.into_iter().chain(changed);
+    found.map(|violation| violation.about(snap, None)).collect()
 }
 
 /// No label comes after this one.

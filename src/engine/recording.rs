@@ -151,8 +151,9 @@ fn name(bytes: &[u8], lba: Lba, (run, role): (RunId, Role)) -> Block {
         // Copied there from another volume.
         Diagnosis::ForeignVolume { volume, .. } => match as_of(volume) {
             Diagnosis::Stale { found } => stamp(volume, found),
-            _ => Block::Other,
+            _ => Block::Misplaced,
         },
+        own if own.is_of(run) => Block::Misplaced,
         _ => Block::Other,
     }
 }

@@ -7,13 +7,13 @@
 
 use super::event::Event;
 use super::interp::{Done, Interp, content, perform};
-use super::recording;
+use super::recording::{self, Place};
 use super::session::{Emit, Halt};
-use super::verify::{Tile, values_in, wrong_in};
+use super::verify::{Tile, WrongBlocks, values_in, wrong_in};
 use crate::array::{BlockDevice, DeviceError};
 use crate::block::{Extent, LbaCount, LbaSet, Role};
 use crate::judge::Record;
-use crate::model::ValueMap;
+use crate::model::{ValueMap, Values};
 use crate::oracle::CheckId;
 use crate::scenario::{Label, Op};
 use std::collections::BTreeMap;
@@ -322,6 +322,8 @@ impl Interp<'_, '_> {
             Err(DeviceError::Unsupported(_)) => return Ok(()),
             wrong => wrong?,
         };
+        let place = Place { run: by.0, role, snap: None, like: None };
+        self.tell_wrong(emit, device, place, wrong.as_ref())?;
         content(role, wrong, "after operations in flight together")?;
         let seen = values_in(device, &tiles, by, self.sut.reading())?;
         for (at, value) in seen {
@@ -330,6 +332,22 @@ impl Interp<'_, '_> {
             self.sut.tell(emit, || recording::seen(role, None, at, value));
         }
         Ok(())
+    }
+
+    /// Tells what is where nothing of the like may be: what settles nothing would stay unsaid.
+    fn tell_wrong(
+        &self,
+        emit: Emit<'_>,
+        device: &dyn BlockDevice,
+        place: Place,
+        wrong: Option<&(Values, WrongBlocks)>,
+    ) -> Done {
+        let lbas = wrong.iter().flat_map(|(_, blocks)| blocks);
+        let places = lbas.filter_map(|(lba, _)| Extent::new(*lba, LbaCount::new(1)));
+        match wrong {
+            Some(_) => self.sut.tell_blocks(emit, device, place, places),
+            None => Ok(()),
+        }
     }
 
     /// On which side of a cut the operations are that were in flight at it: what the snapshot shows
@@ -353,6 +371,8 @@ impl Interp<'_, '_> {
         let by = (self.model.run(), role);
         let frozen = self.frozen(label)?;
         let wrong = wrong_in((&frozen, None), &tiles, by, self.sut.reading())?;
+        let place = Place { run: by.0, role, snap: Some(label), like: None };
+        self.tell_wrong(emit, &frozen, place, wrong.as_ref())?;
         content(role, wrong, &format!("in snapshot {label}, in flight at its cut"))?;
         let seen = values_in(&frozen, &tiles, by, self.sut.reading())?;
         self.session.compared += 1;

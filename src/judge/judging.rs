@@ -29,8 +29,8 @@ pub fn judge<'r>(records: impl IntoIterator<Item = &'r Record>) -> Result<Judgem
 /// What a step told of blocks and answers.
 #[derive(Default)]
 struct Reading {
-    /// Whether it told an answer.
-    answer: bool,
+    /// The diff that it last told an answer of.
+    answered: Option<Pair>,
     /// Whether it told blocks.
     blocks: bool,
     /// Whether some of them are only known not to be this run's.
@@ -52,6 +52,8 @@ struct Judging {
     from: u64,
     /// Whether the step asks an explicit check.
     checks: bool,
+    /// Whether the step waits for both ends of its diff before it asks.
+    waits: bool,
     reading: Reading,
     /// What was known about a diff when it was asked for: whether to answer it, and the count of
     /// changes of its volume.
@@ -113,6 +115,15 @@ fn first_asked(op: &Op) -> u64 {
     }
 }
 
+/// Whether both ends of the diff are waited for before it is asked: a copy takes only what is there.
+fn waits_first(op: &Op) -> bool {
+    match op {
+        Op::Sync { .. } => true,
+        Op::On { op, .. } => waits_first(op),
+        _ => false,
+    }
+}
+
 fn is_check(op: &Op) -> bool {
     match op {
         Op::Check(_) => true,
@@ -128,7 +139,7 @@ impl Judging {
             self.judgement.scenarios += 1;
             self.policy = Some(*policy);
             match &mut self.world {
-                Some(world) => world.begin_again(),
+                Some(world) => world.begin_again()?,
                 none => *none = Some(World::new(volumes, capabilities.as_ref().clone())),
             }
             return Ok(());
@@ -144,14 +155,21 @@ impl Judging {
             Record::Began { .. } => {}
             Record::Step { index, op } => {
                 (self.step, self.checks) = (*index, is_check(op));
-                (self.reading, self.from) = (Reading::default(), first_asked(op));
-                world.begin_step(together(op));
-                self.asked =
-                    asked_by(op).map(|pair| (pair, world.duty(pair), version(world, pair)));
+                (self.waits, self.from) = (waits_first(op), first_asked(op));
+                self.reading = Reading::default();
+                world.begin_step(together(op))?;
+                self.asked = asked_by(op).map(|pair| asked_now(world, pair));
             }
             Record::Applied { role, op, generation } => world.apply(*role, op, *generation)?,
             Record::Asked { role, label } => world.ask_for(*role, *label),
-            Record::Available { label } => world.available(*label),
+            Record::Available { label } => {
+                world.available(*label);
+                if let Some((pair, ..)) = self.asked.filter(|_| self.waits)
+                    && self.reading.answered.is_none()
+                {
+                    self.asked = Some(asked_now(world, pair));
+                }
+            }
             Record::Failed { role, op, generation, late } => {
                 world.fail(*role, op, *generation, *late)?;
             }
@@ -171,7 +189,7 @@ impl Judging {
             }
             Record::Violated { kind, snap, base } => {
                 let (kind, sentence) = (kind.clone(), String::new());
-                let seen = self.could_see(&kind);
+                let seen = self.could_see(&kind, (*snap, *base));
                 self.recorded.push((self.remark(kind, (*snap, *base), sentence), seen));
             }
             Record::Ended { verdict } => self.ended = Some(verdict.clone()),
@@ -220,7 +238,7 @@ impl Judging {
         let duty = self.duty(world, pair);
         let question = question(pair);
         self.judgement.diffs += 1;
-        self.reading.answer = true;
+        self.reading.answered = Some(pair);
         if let Duty::Refuse(why) = duty {
             let sentence = format!("{question} is answered, although {why}");
             return self.wrong(JudgedKind::Refusal, pair, sentence);
@@ -379,9 +397,10 @@ impl Judging {
                 };
                 self.judgement.blocks += 1;
                 let value = match block {
-                    Block::Zero => expected.if_it_is(Value::Zero),
+                    Block::Zero => expected.if_zero(),
                     Block::Stamp { generation, .. } => expected.if_it_is(Value::Write(*generation)),
                     Block::Old => expected.if_old(),
+                    Block::Misplaced => expected.if_misplaced(),
                     Block::Other => expected.if_other(),
                 };
                 self.reading.blind |= *block == Block::Other && value.is_some();
@@ -411,12 +430,16 @@ impl Judging {
 
     /// The kind as which this judge could have seen what the first one says now; none if the
     /// recording does not hold enough.
-    fn could_see(&self, kind: &str) -> Option<JudgedKind> {
+    fn could_see(
+        &self,
+        kind: &str,
+        (snap, base): (Option<Label>, Option<Label>),
+    ) -> Option<JudgedKind> {
         let kind = JudgedKind::from_name(kind).filter(|_| !self.checks)?;
         let could = match kind {
             JudgedKind::Content => self.reading.blocks && (!self.reading.blind || self.sees(kind)),
-            // Otherwise it is about a page.
-            JudgedKind::Malformed => self.reading.answer,
+            // Otherwise it is about a page, of an answer that was never whole.
+            JudgedKind::Malformed => snap.is_some_and(|s| self.reading.answered == Some((s, base))),
             _ => true,
         };
         could.then_some(kind)
@@ -502,6 +525,11 @@ fn lost(
             named(&lost)
         )
     })
+}
+
+/// A diff that is asked for now.
+fn asked_now(world: &World, pair: Pair) -> (Pair, Duty, u64) {
+    (pair, world.duty(pair), version(world, pair))
 }
 
 /// Counts what could change the answer to a question.

@@ -8,6 +8,8 @@ pub(super) enum Value {
     Old(usize),
     /// The same, seen not to be zeros.
     Data(usize),
+    /// The same, seen to be zeros.
+    Blank(usize),
     /// The block of the write of this number.
     Write(u64),
 }
@@ -19,7 +21,8 @@ impl Value {
         match (self, other) {
             (Value::Write(one), Value::Write(two)) => one == two,
             (Value::Write(_), _) | (_, Value::Write(_)) => false,
-            (Value::Data(_), Value::Zero) | (Value::Zero, Value::Data(_)) => false,
+            (Value::Data(_), Value::Zero | Value::Blank(_)) => false,
+            (Value::Zero | Value::Blank(_), Value::Data(_)) => false,
             _ => true,
         }
     }
@@ -56,17 +59,30 @@ impl Possible {
         }
     }
 
-    /// As [`Possible::differs_from`] for two moments of one LBA: that old data was once seen not to be
-    /// zeros is not made use of, as in the first judge, who keeps no such list for each LBA.
+    /// As [`Possible::differs_from`] for two moments of one LBA: what old data was once seen to be
+    /// is not made use of, as in the first judge, who keeps no such list for each LBA.
     pub(super) fn changed_since(&self, other: &Possible) -> bool {
         let plain = |possible: &Possible| {
             let plain = |value: &Value| match value {
-                Value::Data(volume) => Value::Old(*volume),
+                Value::Data(volume) | Value::Blank(volume) => Value::Old(*volume),
                 other => *other,
             };
             Possible(possible.0.as_ref().map(|all| all.iter().map(plain).collect()))
         };
         plain(self).differs_from(&plain(other))
+    }
+
+    /// What it is if it turns out to be zeros; `None` if it cannot. Old data stays old data: what
+    /// is brought back from there may be told of as one or the other.
+    pub(super) fn if_zero(&self) -> Option<Option<Value>> {
+        let blank = |value: &Value| match value {
+            Value::Old(volume) | Value::Blank(volume) => Some(Value::Blank(*volume)),
+            Value::Zero | Value::Data(_) | Value::Write(_) => None,
+        };
+        match self.0.iter().flatten().find_map(blank) {
+            Some(blank) => Some(Some(blank)),
+            None => self.if_it_is(Value::Zero),
+        }
     }
 
     /// What it is if it turns out to be this value; `None` if it cannot.
@@ -85,17 +101,24 @@ impl Possible {
     /// What it is if it turns out to be what was there before the recording; `None` if it cannot.
     pub(super) fn if_old(&self) -> Option<Option<Value>> {
         let Some(all) = &self.0 else { return Some(None) };
-        all.iter()
-            .find(|value| matches!(value, Value::Old(_) | Value::Data(_)))
-            .map(|old| Some(*old))
+        let old =
+            |value: &&Value| matches!(value, Value::Old(_) | Value::Data(_) | Value::Blank(_));
+        all.iter().find(old).map(|old| Some(*old))
+    }
+
+    /// What it is if it turns out to be a block of this run that nobody wrote there; `None` if it
+    /// cannot.
+    pub(super) fn if_misplaced(&self) -> Option<Option<Value>> {
+        self.0.is_none().then_some(None)
     }
 
     /// What it is if it turns out to be neither zeros nor the block of a write: data from before the
     /// recording, or something that nobody knows. `None` if it cannot.
     pub(super) fn if_other(&self) -> Option<Option<Value>> {
-        match self.if_old()? {
-            Some(Value::Old(volume) | Value::Data(volume)) => Some(Some(Value::Data(volume))),
-            _ => Some(None),
-        }
+        let Some(all) = &self.0 else { return Some(None) };
+        all.iter().find_map(|value| match value {
+            Value::Old(volume) | Value::Data(volume) => Some(Some(Value::Data(*volume))),
+            Value::Zero | Value::Blank(_) | Value::Write(_) => None,
+        })
     }
 }

@@ -155,6 +155,8 @@ pub enum Block {
     },
     /// Whatever was there before the run, zeros or not.
     Old,
+    /// A block of this run that belongs elsewhere, or half of one.
+    Misplaced,
     /// Anything else.
     Other,
 }

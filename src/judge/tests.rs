@@ -248,6 +248,34 @@ fn a_base_that_goes_between_two_pages_excuses_either() {
 }
 
 #[test]
+fn a_copy_waits_for_its_snapshot_and_its_answer_is_then_held_against_both_bounds() {
+    let (snap, base, from) = (Label(1), Some(Label(0)), SyncSource::Snapshot);
+    let copied = |during: Vec<Op>, reported: &[(u64, u64)]| {
+        let mut tape = Tape::new();
+        tape.write(3, 1).take(0).write(4, 1);
+        tape.step(&Op::Take { label: snap, wait: false }).asked(Role::Source, 1);
+        tape.step(&Op::Sync { snap, base, from, during }).available(1);
+        let reported = reported.iter().map(|&(at, len)| Extent::lbas(at, len)).collect();
+        tape.records.push(Record::Answered { snap, base, from: Lba::new(0), reported });
+        tape
+    };
+    copied(Vec::new(), &[(4, 1)]).is_silent();
+    copied(Vec::new(), &[(4, 2)]).rings(&[Kind::Leaked]);
+    copied(Vec::new(), &[(5, 1)]).rings(&[Kind::Missed, Kind::Leaked]);
+    // One that is taken while the copy goes on says nothing of the question before it.
+    copied(vec![take(2)], &[(4, 2)]).asked(Role::Source, 2).available(2).rings(&[Kind::Leaked]);
+    // A diff waits for nothing: what comes between two of its pages excuses it.
+    let mut early = Tape::new();
+    early.take(0).step(&Op::Take { label: snap, wait: false }).asked(Role::Source, 1);
+    let between_pages = Some((1, Box::new(Op::Wait)));
+    early.step(&Op::Diff { snap, base, from: Lba::new(0), between_pages });
+    early.available(1).applied(Role::Source, Op::Wait);
+    let reported = LbaSet::from(Extent::lbas(9, 1));
+    early.records.push(Record::Answered { snap, base, from: Lba::new(0), reported });
+    early.is_silent();
+}
+
+#[test]
 fn a_walk_from_within_is_the_rest_of_the_whole_one() {
     let written = || {
         let mut tape = Tape::new();
@@ -261,6 +289,12 @@ fn a_walk_from_within_is_the_rest_of_the_whole_one() {
     twice.write(70, 1).did(Op::Rewrite { at: Extent::lbas(70, 1) }).take(0);
     twice.write(9, 1).take(1).did(Op::Rewrite { at: Extent::lbas(70, 1) }).take(2);
     twice.ask(2, Some(1), &[(70, 1)]).ask(2, Some(1), &[]).rings(&[Kind::Nondeterministic]);
+    // Its volume is deleted in between: that is something in between.
+    let gone = Op::DeleteVolume { volume: Role::Source };
+    let mut deleted = Tape::with(true, Policy::Chunk, everything());
+    deleted.write(70, 1).take(0).ask(0, None, &[(70, 1)]).did(gone);
+    deleted.ask(0, None, &[(64, 8)]).is_silent();
+    deleted.ask(0, None, &[(70, 1)]).rings(&[Kind::Nondeterministic]);
 }
 
 #[test]
@@ -384,6 +418,40 @@ fn reading_a_snapshot_decides_which_side_a_write_belongs_to() {
 }
 
 #[test]
+fn old_data_that_was_seen_to_be_zeros_stays_old_data_wherever_it_is_brought_back() {
+    let at = Extent::lbas(7, 1);
+    let seen = |tape: &mut Tape, label: u32, block: Block| {
+        let (role, snap, like) = (Role::Source, Some(Label(label)), None);
+        tape.records.push(Record::Seen { role, snap, like, blocks: vec![(at, block)] });
+    };
+    let back = |block: Block| {
+        let mut tape = Tape::with(false, Policy::Exact, everything());
+        tape.take(0);
+        seen(&mut tape, 0, Block::Zero);
+        tape.write(7, 1).did(Op::Rollback { label: Label(0) }).take(1);
+        seen(&mut tape, 1, block);
+        tape
+    };
+    back(Block::Old).is_silent();
+    back(Block::Zero).is_silent();
+    back(Block::Zero).ask(1, None, &[]).rings(&[]);
+    back(Block::Other).rings(&[Kind::Content]);
+    back(Block::Stamp { role: Role::Source, generation: 1 }).rings(&[Kind::Content]);
+    // What this run zeroed is no old data, and old data is no block of this run.
+    let mut zeroed = Tape::with(false, Policy::Exact, everything());
+    zeroed.did(Op::Zero { at }).take(0);
+    seen(&mut zeroed, 0, Block::Old);
+    zeroed.rings(&[Kind::Content]);
+    let mut old = Tape::with(false, Policy::Exact, everything());
+    old.take(0);
+    seen(&mut old, 0, Block::Other);
+    old.is_silent();
+    old.take(1);
+    seen(&mut old, 1, Block::Misplaced);
+    old.rings(&[Kind::Content]);
+}
+
+#[test]
 fn a_snapshot_that_nobody_waited_for_may_hold_what_came_after() {
     let early = |reported: &[(u64, u64)]| {
         let mut tape = Tape::new();
@@ -474,6 +542,22 @@ fn a_sync_writes_what_its_diff_names_and_brings_what_the_snapshot_held() {
     synced(&[(3, 1)], of(2)).rings(&[Kind::Content]);
     synced(&[], Block::Zero).rings(&[Kind::Content]);
     synced(&[(3, 1)], Block::Other).rings(&[Kind::Content]);
+    synced(&[(3, 1)], Block::Misplaced).rings(&[Kind::Content]);
+    // Beside its answer the target must hold what it held; from the next step on nobody knows.
+    let beside = |block: Block| {
+        let mut tape = synced(&[(3, 2)], of(1));
+        let blocks = vec![(Extent::lbas(4, 1), block)];
+        tape.records.push(Record::Seen { role: Role::Target, snap: None, like: None, blocks });
+        tape
+    };
+    beside(Block::Zero).rings(&[Kind::Disturbed]);
+    let both = [Kind::Disturbed, Kind::Content];
+    beside(of(2)).rings(&both);
+    let mut later = beside(of(2));
+    later.step(&Op::Wait);
+    let blocks = vec![(Extent::lbas(4, 1), of(2))];
+    later.records.push(Record::Seen { role: Role::Target, snap: None, like: None, blocks });
+    later.rings(&both);
 }
 
 #[test]
@@ -504,6 +588,12 @@ fn two_judges_that_say_the_same_agree_and_others_do_not() {
     let mut shapeless = Tape::new();
     shapeless.take(0).step(&Op::Wait).violated("malformed").end("fail");
     assert_eq!((shapeless.judged().agrees(), shapeless.judged().not_rejudged.len()), (true, 1));
+    // The same of a later answer of a step whose first one was whole.
+    let mut chain = written(&[(62, 4)]);
+    let (kind, snap, base) = ("malformed".to_owned(), Some(Label(2)), Some(Label(1)));
+    chain.records.push(Record::Violated { kind, snap, base });
+    let judged = chain.end("fail").judged();
+    assert_eq!((judged.agrees(), judged.not_rejudged.len()), (true, 1));
     // Cut short before the first judge could say anything.
     assert!(written(&[(62, 3)]).judged().agrees());
 }

@@ -193,6 +193,8 @@ pub(super) struct World {
     now: Time,
     /// Whether what is done now is in flight together.
     together: bool,
+    /// LBAs of a volume that the step wrote without being allowed to.
+    strays: Vec<(usize, Vec<u64>)>,
     unnumbered: u64,
     records: usize,
 }
@@ -214,23 +216,38 @@ impl World {
             kills: Vec::new(),
             now: 0,
             together: false,
+            strays: Vec::new(),
             unnumbered: 0,
             records: 0,
         }
     }
 
     /// Another scenario on the same volumes: labels are named anew.
-    pub(super) fn begin_again(&mut self) {
+    pub(super) fn begin_again(&mut self) -> Result<(), TooLarge> {
+        self.forget_strays()?;
         self.snapshots.clear();
         self.order.clear();
         self.together = false;
+        Ok(())
     }
 
     /// A step begins; what it holds may be in flight together.
-    pub(super) fn begin_step(&mut self, together: bool) {
+    pub(super) fn begin_step(&mut self, together: bool) -> Result<(), TooLarge> {
         self.together = false;
+        self.forget_strays()?;
         self.tick();
         self.together = together;
+        Ok(())
+    }
+
+    /// What a copy wrote beside its answer was held against what was there before; from then on
+    /// nobody knows what it left.
+    fn forget_strays(&mut self) -> Result<(), TooLarge> {
+        let strays = std::mem::take(&mut self.strays);
+        let mut each = strays.into_iter();
+        each.try_for_each(|(volume, lbas)| {
+            self.touch_all(volume, lbas, |_, _| Some(Possible::ANYTHING))
+        })
     }
 
     fn tick(&mut self) -> Time {
@@ -353,7 +370,10 @@ impl World {
             }
             Op::DeleteVolume { volume } => {
                 self.tick();
-                self.roles.remove(volume);
+                let gone = self.roles.remove(volume);
+                if let Some(volume) = gone.and_then(|own| self.volumes.get_mut(own)) {
+                    volume.version += 1;
+                }
                 Ok(())
             }
             // They hold others, which are told one by one, are told of otherwise, or change nothing.
@@ -597,7 +617,10 @@ impl World {
                 None => world.live(Role::Source, lba),
             })
         })?;
-        self.touch_all(target, strays.iter().copied(), |_, _| Some(Possible::ANYTHING))
+        if !strays.is_empty() {
+            self.strays.push((target, strays.to_vec()));
+        }
+        Ok(())
     }
 
     /// A block of a snapshot was read: that is what it holds and will ever hold.

@@ -73,14 +73,7 @@ pub fn value_of(
 fn is_of_this_run(block: &[u8], run: RunId) -> bool {
     let nowhere =
         Stamp { run, volume: Role::Source, lba: Lba::new(u64::MAX), generation: u64::MAX };
-    match diagnose(block, &nowhere) {
-        Diagnosis::Torn { run_low, .. } => run_low == run.low_u64(),
-        Diagnosis::Right
-        | Diagnosis::Stale { .. }
-        | Diagnosis::Misdirected { .. }
-        | Diagnosis::ForeignVolume { .. } => true,
-        Diagnosis::Zero | Diagnosis::OtherRun { .. } | Diagnosis::Unknown => false,
-    }
+    diagnose(block, &nowhere).is_of(run)
 }
 
 /// What the wrong block is, seen from the value that belongs there.

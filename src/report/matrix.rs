@@ -2,9 +2,12 @@
 //!
 //! Not covered: filling it (`crate::campaign::selftest_matrix`).
 
-use crate::campaign::selftest_matrix::{Matrix, MatrixRow};
+use crate::campaign::second_judge::{Disagreement, SecondScore};
+use crate::campaign::selftest_matrix::{Matrix, MatrixRow, RandomScore};
+use crate::oracle::Kind;
 use crate::suite::SUITE;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Fixed tests that are named by number in one line; the rest are counted.
 const TESTS_SHOWN: usize = 4;
@@ -25,6 +28,33 @@ pub struct BugFigures<'m> {
     found_by_lower_bound_only: bool,
     shrunk_operations: Option<usize>,
     witness_operations: u32,
+    first_seen_otherwise: Vec<Otherwise<'m>>,
+}
+
+/// In how many seeds a bug was first seen as a kind that it is not listed for, as scripts read it.
+#[derive(Serialize)]
+pub struct Otherwise<'m> {
+    kind: &'m str,
+    seeds: u64,
+    case: String,
+    sentence: &'m str,
+}
+
+/// What the second judge made of the same runs, as scripts read it.
+#[derive(Serialize)]
+pub struct SecondFigures {
+    traces: u64,
+    agreements: u64,
+    both_wrong: u64,
+    disagreements: Vec<Differs>,
+    set_aside: BTreeMap<String, u64>,
+}
+
+/// A run on which the judges differ, as scripts read it.
+#[derive(Serialize)]
+struct Differs {
+    case: String,
+    sentence: String,
 }
 
 /// The matrix as scripts read it: the content of `--json FILE`.
@@ -35,6 +65,7 @@ pub struct MatrixFigures<'m> {
     bugs: Vec<BugFigures<'m>>,
     false_alarms: usize,
     operations_clean: u64,
+    second_judge: SecondFigures,
     faults: Vec<String>,
 }
 
@@ -55,6 +86,32 @@ pub fn bug_figures(row: &MatrixRow, seeds: u64) -> BugFigures<'_> {
         found_by_lower_bound_only: row.baseline_killed > 0,
         shrunk_operations: row.random.longest(),
         witness_operations: row.listed_len,
+        first_seen_otherwise: otherwise(&row.random),
+    }
+}
+
+/// The kinds that are not listed, each with its first case.
+fn otherwise(random: &RandomScore) -> Vec<Otherwise<'_>> {
+    let with_case = |(kind, seeds): (Kind, u64)| {
+        let first = random.unlisted.iter().find(|symptom| symptom.kind == kind)?;
+        let case = format!("g1:{}:{}", first.seed, first.case);
+        Some(Otherwise { kind: kind.name(), seeds, case, sentence: &first.sentence })
+    };
+    random.first_seen_as().into_iter().filter_map(with_case).collect()
+}
+
+/// What the second judge made of all runs, for scripts.
+pub fn second_figures(score: &SecondScore) -> SecondFigures {
+    let differs = |Disagreement { case, sentence }: &Disagreement| Differs {
+        case: case.clone(),
+        sentence: sentence.clone(),
+    };
+    SecondFigures {
+        traces: score.traces(),
+        agreements: score.agreed,
+        both_wrong: score.wrong,
+        disagreements: score.disagreements.iter().map(differs).collect(),
+        set_aside: score.set_aside.clone(),
     }
 }
 
@@ -66,6 +123,7 @@ pub fn matrix_figures(matrix: &Matrix) -> MatrixFigures<'_> {
         bugs: matrix.rows.iter().map(|row| bug_figures(row, matrix.seeds)).collect(),
         false_alarms: matrix.honest.false_alarms.len() + matrix.honest.fixed.len(),
         operations_clean: matrix.honest.ops,
+        second_judge: second_figures(&matrix.second()),
         faults: matrix.faults(),
     }
 }
@@ -84,8 +142,36 @@ pub fn matrix_lines(matrix: &Matrix) -> Vec<String> {
     )];
     lines.extend(matrix.rows.iter().map(|row| row_line(row, matrix.seeds)));
     lines.push("─".repeat(96));
+    lines.extend(footnotes(matrix));
     lines.extend(sums(matrix));
     lines
+}
+
+/// Bugs that were first seen as a kind they are not listed for: that is no kill, and is not hidden.
+fn footnotes(matrix: &Matrix) -> impl Iterator<Item = String> + '_ {
+    matrix.rows.iter().flat_map(|row| {
+        otherwise(&row.random).into_iter().map(|Otherwise { kind, seeds, case, .. }| {
+            format!(
+                "{}: {seeds} of {} seeds first seen as {kind}, not listed ({case})",
+                row.name, matrix.seeds
+            )
+        })
+    })
+}
+
+/// What the second judge made of the same runs, in one line.
+fn second_line(score: &SecondScore) -> String {
+    let verdict = match score.disagreements.len() {
+        0 => "agrees on all".to_owned(),
+        several => format!("differs on {several}"),
+    };
+    let aside: Vec<String> =
+        score.set_aside.iter().map(|(name, runs)| format!("{name} {runs}")).collect();
+    let aside = match aside.is_empty() {
+        true => String::new(),
+        false => format!(" · not its to judge: {}", aside.join(", ")),
+    };
+    format!("second judge: {} traces, {verdict}{aside}", score.traces())
 }
 
 fn row_line(row: &MatrixRow, seeds: u64) -> String {
@@ -144,6 +230,7 @@ fn sums(matrix: &Matrix) -> Vec<String> {
             honest.goals - honest.missed_goals.len().min(honest.goals),
             honest.goals
         ),
+        second_line(&matrix.second()),
     ];
     lines.extend(matrix.canary.map(|(name, found)| {
         format!(
@@ -164,8 +251,7 @@ fn sums(matrix: &Matrix) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::campaign::selftest_matrix::{ExploreScore, HonestRow, RandomScore};
-    use crate::oracle::Kind;
+    use crate::campaign::selftest_matrix::{ExploreScore, HonestRow, Unlisted};
 
     fn row(name: &'static str, side: &'static str, kinds: &'static [&'static str]) -> MatrixRow {
         MatrixRow {
@@ -177,6 +263,7 @@ mod tests {
             random: RandomScore::default(),
             baseline_killed: 0,
             explore: None,
+            second: SecondScore { agreed: 11, wrong: 11, ..SecondScore::default() },
         }
     }
 
@@ -198,13 +285,19 @@ mod tests {
             explore: Some(ExploreScore { found: None, depth: 3, needs: None }),
             ..row("answer-varies", "array", &["nondeterministic"])
         };
+        let symptom = |seed| Unlisted {
+            seed,
+            case: 17,
+            kind: Kind::Nondeterministic,
+            sentence: "diff(s1) has two answers".to_owned(),
+        };
         let copied = MatrixRow {
             fixed: vec!["no_change_diff"],
             random: RandomScore {
                 killed: 3,
                 ops: vec![1, 2, 3],
                 kinds: vec![Kind::Content],
-                unlisted: Vec::new(),
+                unlisted: vec![symptom(2), symptom(5)],
                 shrunk: vec![2],
             },
             ..row("chunk-for-lba", "pipeline", &["content", "disturbed"])
@@ -215,6 +308,16 @@ mod tests {
             goals: 48,
             missed_goals: vec!["a write inside a cut"],
             combinations: (5_000, 9_000),
+            second: SecondScore {
+                agreed: 1_270,
+                disagreements: vec![Disagreement {
+                    case: "g1:3:88".to_owned(),
+                    sentence: "step 4: this judge says leaked, the recording says nothing wrong"
+                        .to_owned(),
+                }],
+                set_aside: [("liveness".to_owned(), 4), ("malformed".to_owned(), 9)].into(),
+                ..SecondScore::default()
+            },
             ..HonestRow::default()
         };
         let canary = Some(("write-during-delete-untracked", 0));
@@ -248,6 +351,29 @@ mod tests {
                 "found_by_lower_bound_only": true,
                 "shrunk_operations": 4,
                 "witness_operations": 4,
+                "first_seen_otherwise": [],
+            })
+        );
+        assert_eq!(
+            file["bugs"][2]["first_seen_otherwise"],
+            serde_json::json!([{
+                "kind": "nondeterministic",
+                "seeds": 2,
+                "case": "g1:2:17",
+                "sentence": "diff(s1) has two answers",
+            }])
+        );
+        assert_eq!(
+            file["second_judge"],
+            serde_json::json!({
+                "traces": 1304,
+                "agreements": 1303,
+                "both_wrong": 33,
+                "disagreements": [{
+                    "case": "g1:3:88",
+                    "sentence": "step 4: this judge says leaked, the recording says nothing wrong",
+                }],
+                "set_aside": {"liveness": 4, "malformed": 9},
             })
         );
         let survivor = &file["bugs"][1];
@@ -262,6 +388,7 @@ mod tests {
         let mut good = matrix();
         good.rows.remove(1);
         good.honest.missed_goals.clear();
+        good.honest.second.disagreements.clear();
         assert_eq!(matrix_lines(&good).pop().as_deref(), Some("SELF-TEST PASSED"));
     }
 }

@@ -22,7 +22,10 @@ pub use coverage::{Reached, coverage_lines};
 pub use finding::{Again, finding_lines, step_lines};
 pub use jsonl::JsonLines;
 pub use junit::junit;
-pub use matrix::{BugFigures, MatrixFigures, bug_figures, matrix_figures, matrix_lines};
+pub use matrix::{
+    BugFigures, MatrixFigures, Otherwise, SecondFigures, bug_figures, matrix_figures, matrix_lines,
+    second_figures,
+};
 pub use oracle::oracle_lines;
 pub use spinner::{Progress, ProgressKind};
 pub use violation::violation_lines;

@@ -93,7 +93,7 @@ bugs! {
     LastRangeNotFlushed "last-range-not-flushed" ["missed"] 2 "thin-provisioning-tools 25",
         "w last LBA; s; D(s)",
         "the final range of the walk is never emitted";
-    MergeLosesMap "merge-loses-map" ["missed", "nondeterministic"] 5 "SPDK 1291",
+    MergeLosesMap "merge-loses-map" ["missed"] 5 "SPDK 1291",
         "w; s0; s1; x s0; restart; D(s1)",
         "deleting a snapshot merges data but not its map; visible after a restart";
     ZeroOverDataIgnored "zero-over-data-ignored" ["missed"] 4 "VirtualBox 850",

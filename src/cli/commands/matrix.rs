@@ -11,7 +11,9 @@ use crate::cli::args::Form;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::engine::PROFILES;
-use crate::report::{BugFigures, bug_figures, matrix_figures, matrix_lines};
+use crate::report::{
+    BugFigures, SecondFigures, bug_figures, matrix_figures, matrix_lines, second_figures,
+};
 use serde::Serialize;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -35,6 +37,7 @@ enum Line<'a> {
         fixed_misses: usize,
         false_alarms: usize,
         operations_clean: u64,
+        second_judge: SecondFigures,
         faults: &'a [String],
         seconds: f64,
         exit_code: u8,
@@ -77,11 +80,17 @@ pub(super) fn run(args: &SelftestArgs, context: &mut Context) -> Result<Exit, Fa
     }
     let matrix = filled
         .map_err(|error| Failure::could_not(format!("cannot set up the simulator: {error}")))?;
-    let faults = matrix.faults();
-    let exit = if faults.is_empty() { Exit::Passed } else { Exit::Violation };
+    let (faults, exit) = outcome(&matrix);
     show(&matrix, &faults, started.elapsed(), exit, context);
     args.json.as_deref().map_or(Ok(()), |file| write(&matrix, file))?;
     Ok(exit)
+}
+
+/// What is wrong with a matrix, and what the program ends with: any fault fails the self-test.
+fn outcome(matrix: &Matrix) -> (Vec<String>, Exit) {
+    let faults = matrix.faults();
+    let exit = if faults.is_empty() { Exit::Passed } else { Exit::Violation };
+    (faults, exit)
 }
 
 fn show(matrix: &Matrix, faults: &[String], took: Duration, exit: Exit, context: &mut Context) {
@@ -101,6 +110,7 @@ fn show(matrix: &Matrix, faults: &[String], took: Duration, exit: Exit, context:
         fixed_misses,
         false_alarms: matrix.honest.false_alarms.len() + matrix.honest.fixed.len(),
         operations_clean: matrix.honest.ops,
+        second_judge: second_figures(&matrix.second()),
         faults,
         seconds: took.as_secs_f64(),
         exit_code: exit.code(),
@@ -120,6 +130,8 @@ fn write(matrix: &Matrix, file: &Path) -> Result<(), Failure> {
 mod tests {
     use super::super::selftest::SelftestArgs;
     use super::*;
+    use crate::campaign::second_judge::{Disagreement, SecondScore};
+    use crate::campaign::selftest_matrix::HonestRow;
     use crate::cli::stop::Stop;
     use crate::cli::ui::Ui;
     use clap::Parser;
@@ -152,6 +164,10 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&written).expect("JSON");
         assert_eq!(json["bugs"][0]["shrunk_operations"], 2);
         assert_eq!(json["false_alarms"], 0);
+        // The witness, what was found and what is left of it, and the 90 honest cases.
+        assert_eq!(json["second_judge"]["traces"], 93, "{text}");
+        assert_eq!(json["second_judge"]["agreements"], 93);
+        assert!(text.contains("second judge: 93 traces, agrees on all"), "{text}");
     }
 
     #[test]
@@ -161,6 +177,23 @@ mod tests {
         assert_eq!(done, Ok(Exit::Violation), "{text}");
         assert!(text.contains("FAULT big-volume-wraps survives"), "{text}");
         assert!(!text.contains("slow-device survives"), "the fixed suite finds it: {text}");
+    }
+
+    #[test]
+    fn one_run_on_which_the_judges_differ_fails_the_self_test() {
+        let agreed = SecondScore { agreed: 1, ..SecondScore::default() };
+        let mut matrix = Matrix {
+            seeds: 1,
+            rows: Vec::new(),
+            honest: HonestRow { second: agreed, ..HonestRow::default() },
+            canary: None,
+        };
+        assert_eq!(outcome(&matrix), (Vec::new(), Exit::Passed));
+        let (case, sentence) = ("g1:1:5".to_owned(), "step 3: one says no".to_owned());
+        matrix.honest.second.disagreements.push(Disagreement { case, sentence });
+        let (faults, exit) = outcome(&matrix);
+        assert_eq!(faults, ["the judges differ on g1:1:5: step 3: one says no"]);
+        assert_eq!((exit, exit.code()), (Exit::Violation, 1));
     }
 
     #[test]
