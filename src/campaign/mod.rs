@@ -9,6 +9,7 @@ pub mod answers;
 pub mod arm;
 #[cfg(test)]
 mod attached_tests;
+pub mod audit;
 pub mod by_hand;
 pub mod case;
 pub mod check;

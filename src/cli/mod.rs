@@ -20,7 +20,9 @@ pub use failure::Failure;
 
 use args::OutputArgs;
 use clap::{Parser, Subcommand};
-use commands::{check, clean, diff, doctor, explore, list, replay, selftest, serve, suite, sync};
+use commands::{
+    audit, check, clean, diff, doctor, explore, list, replay, selftest, serve, suite, sync,
+};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -63,6 +65,8 @@ enum Command {
     Diff(Box<diff::DiffArgs>),
     /// Replay one diff from the source device to the target device.
     Sync(Box<sync::SyncArgs>),
+    /// The laws on snapshots that are there already; writes nothing.
+    Audit(Box<audit::AuditArgs>),
     /// Every short sequence of operations on the simulator, exhaustively.
     Explore(args::ExploreArgs),
     /// Plant every bug and see which tests catch it.
@@ -168,6 +172,9 @@ fn execute(command: Command) -> Exit {
         }
         Command::Diff(args) => with(&args.output, false, |context| diff::run(args, token, context)),
         Command::Sync(args) => with(&args.output, false, |context| sync::run(args, token, context)),
+        Command::Audit(args) => {
+            with(&args.output, false, |context| audit::run(args, token, context))
+        }
         Command::Explore(args) => with(&args.output, false, |context| explore::run(args, context)),
         Command::Selftest(args) => {
             with(&args.output, false, |context| selftest::run(args, context))

@@ -1,6 +1,6 @@
-//! A device that is only read: a clone of a snapshot, found by its wwid, or by its name where volumes
-//! are files. Nothing can be written through it, so it needs no consent and no handshake. Not covered: devices that are written
-//! (`super::open`).
+//! A device that is only read: a clone of a snapshot, found by its wwid, by its name where volumes
+//! are files, or named by the user. Nothing can be written through it, so it needs no consent and no
+//! handshake. Not covered: devices that are written (`super::open`).
 
 use super::block::size_bytes;
 use super::host::Node;
@@ -70,6 +70,17 @@ impl ReadOnlyDevice {
                 Node::File { .. } => Ok(()),
                 _ => Err("it is no file".to_owned()),
             })
+        })
+    }
+
+    /// Opens the device or served file that the user names as holding an image of `bytes`.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or has another size.
+    pub fn at(path: PathBuf, bytes: u64) -> io::Result<ReadOnlyDevice> {
+        ReadOnlyDevice::open(path, bytes, |node| match node {
+            Node::Other(what) => Err(format!("it is {what}")),
+            Node::Block(_) | Node::File { .. } => Ok(()),
         })
     }
 

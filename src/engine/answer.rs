@@ -240,14 +240,20 @@ impl Interp<'_, '_> {
         if self.sut.array.volume(self.volume(role)?.uuid)?.is_clone {
             return Ok(Vec::new());
         }
-        let device = self.device(role)?;
-        if !device.keeps_contents() {
+        let live = self.device(role)?;
+        if !live.keeps_contents() {
             return Ok(Vec::new());
         }
+        let frozen = match self.capabilities.snapshot_readable {
+            true if !snapshot.is_open() && !snapshot.deleted => Some(self.frozen(snap)?),
+            _ => None,
+        };
+        let device = frozen.as_ref().map_or(live, |frozen| frozen);
         // Live data stands for the snapshot only where nobody wrote since.
         let same = |at: Extent| {
             let then = snapshot.contents.over(at).all(|(_, values)| *values == old);
-            then && self.model.live(role, at).iter().all(|(_, values)| *values == old)
+            let now = || self.model.live(role, at).iter().all(|(_, values)| *values == old);
+            then && (frozen.is_some() || now())
         };
         let left_out = LbaSet::from(whole).difference(&answer.set);
         let sample: Vec<Extent> = evenly(&left_out, SAMPLED_LBAS).filter(|at| same(*at)).collect();

@@ -1,6 +1,7 @@
 //! One file a command. Each takes its parsed flags and answers an exit code or one line of failure.
 //! Not covered: flags and exit codes, which are one level up.
 
+pub mod audit;
 pub mod check;
 mod check_live;
 mod check_qemu;

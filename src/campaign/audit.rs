@@ -1,0 +1,400 @@
+//! `audit`: the laws of `oracle.md` section 6 on snapshots that are there already, of a volume that
+//! this tool never wrote. It only asks for diffs and reads images; it writes nothing and knows no
+//! model, so what it finds is a contradiction between the array's own answers, or between an answer
+//! and an image.
+//!
+//! Snapshots do not change, so every answer stays comparable with every other, whoever writes the
+//! volume meanwhile. Somebody who deletes a snapshot in mid-audit is nobody's wrong answer. Not
+//! covered: what the array knows and tells nobody about; a change that every diff leaves out is seen
+//! only with an image.
+
+use crate::array::{ApiError, Array, BlockDevice, DeviceError, SnapshotInfo, SnapshotState};
+use crate::block::{ByteOffset, Extent, Lba, LbaCount, LbaSet, Policy, SnapshotUuid};
+use crate::model::Expected;
+use crate::oracle::{
+    CheckId, Checks, Kind, Reason, Violation, judge_answered, judge_offset_walk, judge_refused,
+    judge_repeat, judge_triangle,
+};
+use crate::scenario::Label;
+use crate::sync::{PipelineBugs, WalkError, WalkRequest, walk};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The laws that an audit asks about.
+pub const AUDIT_CHECKS: [CheckId; 7] = [
+    CheckId::Shape,
+    CheckId::Answered,
+    CheckId::Refused,
+    CheckId::Repeat,
+    CheckId::Triangle,
+    CheckId::OffsetWalk,
+    CheckId::Unreported,
+];
+
+/// LBAs of an image read at once.
+const READ_LBAS: LbaCount = LbaCount::new(256);
+
+/// What to audit. `Label(n)` in every violation is the `n`th snapshot.
+pub struct Audit<'a> {
+    /// The control plane; only looked at.
+    pub array: &'a dyn Array,
+    /// Available snapshots of one volume, oldest first.
+    pub snapshots: &'a [SnapshotInfo],
+    /// A snapshot of another volume: a base that must be refused.
+    pub foreign: Option<SnapshotUuid>,
+    /// How exact the answers must be: the triangle law holds under `exact` only.
+    pub policy: Policy,
+    /// Which laws to hold the answers against.
+    pub checks: Checks,
+    /// Whether disorder inside a page and pad bits are violations.
+    pub strict: bool,
+    /// Images of snapshots, by their place: devices of clones, of which nothing but reading is asked.
+    pub images: BTreeMap<usize, &'a dyn BlockDevice>,
+    /// Whether a diff without base holds only what came after the volume was cloned: then the images
+    /// say nothing of it.
+    pub since_clone: bool,
+    /// Set when the user asked to stop.
+    pub stop: &'a AtomicBool,
+}
+
+/// What an audit came to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Audited {
+    /// Diffs that were answered.
+    pub answered: u64,
+    /// Diffs that were rightly refused.
+    pub refused: u64,
+    /// Comparisons made: answers with answers, answers with images.
+    pub compared: u64,
+    /// Blocks of images that were read.
+    pub blocks_read: u64,
+    /// What contradicts what.
+    pub violations: Vec<Violation>,
+    /// What is odd but legal, each thing once.
+    pub notes: Vec<String>,
+}
+
+/// Snapshot and base by their places.
+type Pair = (usize, Option<usize>);
+
+/// Everything that was said so far.
+struct Auditing<'p, 'a> {
+    plan: &'p Audit<'a>,
+    done: Audited,
+    answers: BTreeMap<Pair, LbaSet>,
+}
+
+impl Audit<'_> {
+    /// Asks everything and compares.
+    ///
+    /// # Errors
+    /// The reason why it could not be told: a fault of the network, a device or the user's stop.
+    /// Nothing was written.
+    pub fn run(&self) -> Result<Audited, Reason> {
+        let mut auditing =
+            Auditing { plan: self, done: Audited::default(), answers: BTreeMap::new() };
+        auditing.diffs()?;
+        auditing.refusals()?;
+        auditing.triangles();
+        auditing.images()?;
+        auditing.done.violations.sort_by_key(|violation| violation.kind);
+        Ok(auditing.done)
+    }
+}
+
+fn label(place: usize) -> Label {
+    Label(u32::try_from(place).unwrap_or(u32::MAX))
+}
+
+fn unknown(error: ApiError) -> Reason {
+    match error {
+        ApiError::Interrupted => Reason::Interrupted,
+        other => Reason::Api(other.to_string()),
+    }
+}
+
+fn of_device(error: DeviceError) -> Reason {
+    match error {
+        DeviceError::Interrupted => Reason::Interrupted,
+        other => Reason::Device(other.to_string()),
+    }
+}
+
+impl Auditing<'_, '_> {
+    /// Every snapshot since creation, against the one before, against the one before that, and the
+    /// newest against the oldest: each asked twice, and once more from the middle.
+    fn diffs(&mut self) -> Result<(), Reason> {
+        let count = self.plan.snapshots.len();
+        let mut pairs: Vec<Pair> = (0..count)
+            .flat_map(|snap| {
+                let bases =
+                    [Some(None), snap.checked_sub(1).map(Some), snap.checked_sub(2).map(Some)];
+                bases.into_iter().flatten().map(move |base| (snap, base))
+            })
+            .collect();
+        pairs.extend(count.checked_sub(1).filter(|last| *last > 2).map(|last| (last, Some(0))));
+        for pair in pairs {
+            let Some(whole) = self.ask(pair, Lba::new(0))? else { continue };
+            if let Some(again) = self.ask(pair, Lba::new(0))? {
+                self.held(CheckId::Repeat, judge_repeat(named(pair), &whole, &again));
+            }
+            for from in inside(&whole, self.plan.snapshots[pair.0].len) {
+                if let Some(walked) = self.ask(pair, from)? {
+                    let found = judge_offset_walk(named(pair), from, &whole, &walked);
+                    self.held(CheckId::OffsetWalk, found);
+                }
+            }
+            self.answers.insert(pair, whole);
+        }
+        Ok(())
+    }
+
+    /// Law 1: what must be refused is.
+    fn refusals(&mut self) -> Result<(), Reason> {
+        let Some(last) = self.plan.snapshots.len().checked_sub(1) else { return Ok(()) };
+        let snap = self.plan.snapshots[last].uuid;
+        let nobody = SnapshotUuid::random();
+        let mut wrong = vec![
+            (snap, snap, "the snapshot is its own base"),
+            (snap, nobody, "there is no such base"),
+            (nobody, snap, "there is no such snapshot"),
+        ];
+        wrong.extend(self.plan.foreign.map(|other| (snap, other, "the base is of another volume")));
+        for (asked, base, why) in wrong {
+            let walked = self.walk((asked, Some(base)), self.plan.snapshots[last].len, Lba::new(0));
+            match walked {
+                Ok(reported) => {
+                    self.done.answered += 1;
+                    let pair = (label(last), None);
+                    let found = judge_answered(pair, &Expected::Refusal(why), &reported)
+                        .map(|v| Violation { sentence: of_refusal(&v.sentence), ..v });
+                    self.held(CheckId::Answered, found);
+                }
+                Err(WalkError::Api(ApiError::NotFound(_) | ApiError::Refused(_))) => {
+                    self.done.refused += 1;
+                    self.done.compared += 1;
+                }
+                Err(WalkError::Api(error)) => return Err(unknown(error)),
+                // It was answered, and badly.
+                Err(WalkError::Shape(fault)) => {
+                    let sentence = format!("although {why}, it was answered, and {fault}");
+                    let found = Violation::new(Kind::Refusal, sentence).about(label(last), None);
+                    self.held(CheckId::Answered, Some(found));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Law 4 over every three answers that hang together.
+    fn triangles(&mut self) {
+        let mut found = Vec::new();
+        let mut compared = 0;
+        for (&(snap, base), long) in &self.answers {
+            let after = base.map_or(0, |base| base + 1);
+            for middle in after..snap {
+                let sides =
+                    (self.answers.get(&(middle, base)), self.answers.get(&(snap, Some(middle))));
+                let (Some(first), Some(second)) = sides else { continue };
+                compared += 1;
+                let (pair, sides) = (named((snap, base)), (long, first, second));
+                match judge_triangle(pair, label(middle), sides, Policy::Exact) {
+                    Some(extra) if self.plan.policy == Policy::Exact => found.push(extra),
+                    Some(extra) => {
+                        note(
+                            &mut self.done.notes,
+                            format!("{} (legal unless answers are exact)", extra.sentence),
+                        );
+                    }
+                    None => {}
+                }
+            }
+        }
+        if self.plan.checks.has(CheckId::Triangle) {
+            self.done.compared += compared;
+            self.done.violations.extend(found);
+        }
+    }
+
+    /// Law 5: what a diff without base leaves out is zeros, and what a diff between two images leaves
+    /// out is the same in both.
+    fn images(&mut self) -> Result<(), Reason> {
+        if !self.plan.checks.has(CheckId::Unreported) {
+            return Ok(());
+        }
+        let pairs: Vec<(Pair, LbaSet)> =
+            self.answers.iter().map(|(pair, set)| (*pair, set.clone())).collect();
+        for ((snap, base), reported) in pairs {
+            let Some(image) = self.plan.images.get(&snap) else { continue };
+            let before = match base {
+                None if self.plan.since_clone => continue,
+                None => None,
+                Some(base) => match self.plan.images.get(&base) {
+                    Some(before) => Some((*before, self.plan.snapshots[base].len)),
+                    None => continue,
+                },
+            };
+            let whole = Extent::new(Lba::new(0), self.plan.snapshots[snap].len);
+            let left_out = whole.map(LbaSet::from).unwrap_or_default().difference(&reported);
+            let wrong = match before {
+                None => self.differing(*image, None, &left_out)?,
+                Some((before, len)) => {
+                    // What lies above the end of a smaller base has come since, if it is no zeros.
+                    let both = Extent::new(Lba::new(0), len);
+                    let both = both.map(|both| left_out.within(both)).unwrap_or_default();
+                    let above = self.differing(*image, None, &left_out.difference(&both))?;
+                    self.differing(*image, Some(before), &both)?.union(&above)
+                }
+            };
+            self.done.compared += 1;
+            if wrong.is_empty() {
+                continue;
+            }
+            let (snap, base) = named((snap, base));
+            let sentence = match base {
+                None => format!(
+                    "{wrong} of the image of {snap} are not zeros, diff({snap}) without base does not \
+                     report them"
+                ),
+                Some(base) => format!(
+                    "{wrong} differ between the images of {base} and {snap}, diff({snap}, base \
+                     {base}) does not report them"
+                ),
+            };
+            self.done
+                .violations
+                .push(Violation::new(Kind::Missed, sentence).about(snap, base).at(wrong));
+        }
+        Ok(())
+    }
+
+    /// LBAs of `at` at which an image differs from another one, or from zeros.
+    fn differing(
+        &mut self,
+        image: &dyn BlockDevice,
+        before: Option<&dyn BlockDevice>,
+        at: &LbaSet,
+    ) -> Result<LbaSet, Reason> {
+        let block = image.block_size();
+        let bytes = usize::try_from(READ_LBAS.bytes(block).get()).unwrap_or(0);
+        let (mut now, mut then) = (vec![0; bytes], vec![0; bytes]);
+        let mut differ = LbaSet::new();
+        for part in at.runs().iter().flat_map(|run| run.pieces(READ_LBAS)) {
+            if self.plan.stop.load(Ordering::Relaxed) {
+                return Err(Reason::Interrupted);
+            }
+            let end = usize::try_from(part.len_lbas().bytes(block).get()).unwrap_or(0);
+            let start = part.start().byte_offset(block).unwrap_or(ByteOffset::new(u64::MAX));
+            image.read_at(start, &mut now[..end]).map_err(of_device)?;
+            match before {
+                Some(before) => before.read_at(start, &mut then[..end]).map_err(of_device)?,
+                None => then[..end].fill(0),
+            }
+            self.done.blocks_read += part.len_lbas().get();
+            let blocks = now[..end].chunks(block.get()).zip(then[..end].chunks(block.get()));
+            for ((one, other), lba) in blocks.zip(part.start().get()..) {
+                if one != other {
+                    differ.insert(Extent::lbas(lba, 1));
+                }
+            }
+        }
+        Ok(differ)
+    }
+
+    /// One diff from an LBA on; `None` if it was refused or malformed, which is judged here.
+    fn ask(&mut self, pair: Pair, from: Lba) -> Result<Option<LbaSet>, Reason> {
+        let plan = self.plan;
+        let (snap, base) = (&plan.snapshots[pair.0], pair.1.map(|base| &plan.snapshots[base]));
+        match self.walk((snap.uuid, base.map(|base| base.uuid)), snap.len, from) {
+            Ok(set) => {
+                self.done.answered += 1;
+                Ok(Some(set))
+            }
+            Err(WalkError::Api(ApiError::NotFound(reply) | ApiError::Refused(reply))) => {
+                for info in [Some(snap), base].into_iter().flatten() {
+                    if !self.is_there(info)? {
+                        let text = format!("{} is not Available any more", info.uuid);
+                        note(&mut self.done.notes, text);
+                        return Ok(None);
+                    }
+                }
+                let found = judge_refused(named(pair), &Expected::Answer, &reply.to_string());
+                self.held(CheckId::Refused, found);
+                Ok(None)
+            }
+            Err(WalkError::Api(error)) => Err(unknown(error)),
+            Err(WalkError::Shape(fault)) => {
+                let (snap, base) = named(pair);
+                let at = fault.extent().map(LbaSet::from).unwrap_or_default();
+                let found = Violation::new(Kind::Malformed, fault.to_string()).about(snap, base);
+                self.held(CheckId::Shape, Some(found.at(at)));
+                Ok(None)
+            }
+        }
+    }
+
+    fn walk(
+        &mut self,
+        (snapshot, base): (SnapshotUuid, Option<SnapshotUuid>),
+        volume_len: LbaCount,
+        from: Lba,
+    ) -> Result<LbaSet, WalkError> {
+        let Audit { array, strict, stop, .. } = *self.plan;
+        let bugs = PipelineBugs::NONE;
+        let request = WalkRequest { snapshot, base, from, volume_len, strict, bugs, stop };
+        let answer = walk(array, &request, &mut |_, _| ())?;
+        answer.notes.into_iter().for_each(|text| note(&mut self.done.notes, text));
+        Ok(answer.set)
+    }
+
+    fn is_there(&self, info: &SnapshotInfo) -> Result<bool, Reason> {
+        match self.plan.array.snapshot_state(info.uuid) {
+            Ok(state) => Ok(state == SnapshotState::Available),
+            Err(ApiError::NotFound(_)) => Ok(false),
+            Err(error) => Err(unknown(error)),
+        }
+    }
+
+    /// One comparison of a law, if it is asked about.
+    fn held(&mut self, check: CheckId, found: Option<Violation>) {
+        if self.plan.checks.has(check) {
+            self.done.compared += 1;
+            self.done.violations.extend(found);
+        }
+    }
+}
+
+/// The question of a refusal names snapshots that have no label: the words after it say it all.
+fn of_refusal(sentence: &str) -> String {
+    let why = sentence.split_once(" was answered ").map_or(sentence, |(_, why)| why);
+    format!("a diff was answered {why}")
+}
+
+fn note(notes: &mut Vec<String>, text: String) {
+    if !notes.contains(&text) {
+        notes.push(text);
+    }
+}
+
+fn named((snap, base): Pair) -> (Label, Option<Label>) {
+    (label(snap), base.map(label))
+}
+
+/// Where to begin a walk again: inside the chunk of the first changed LBA, and inside that of one in
+/// the middle.
+fn inside(whole: &LbaSet, len: LbaCount) -> Vec<Lba> {
+    let runs = whole.runs();
+    let middle = runs.get(runs.len() / 2);
+    let mut starts: Vec<Lba> = [runs.first(), middle]
+        .into_iter()
+        .flatten()
+        .map(|run| run.start().chunk_start().get().saturating_add(33))
+        .map(|from| Lba::new(from.min(len.get().saturating_sub(1))))
+        .collect();
+    starts.dedup();
+    starts
+}
+
+#[cfg(test)]
+#[path = "audit_tests.rs"]
+mod tests;

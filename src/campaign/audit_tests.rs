@@ -1,0 +1,154 @@
+//! The audit under test: worlds that scenarios leave behind, with every bug planted in turn.
+
+use super::*;
+use crate::campaign::case::RUN;
+use crate::campaign::inproc::InProcess;
+use crate::campaign::selftest::Planted;
+use crate::campaign::witness::witness;
+use crate::engine::run;
+use crate::scenario::Scenario;
+use crate::sync::SnapshotSource;
+
+/// What a scenario leaves on a simulated array, with nobody judging it on the way.
+fn world(scenario: &Scenario) -> InProcess {
+    let world = InProcess::of_header(&scenario.header, RUN).expect("sets up");
+    let (mut sut, mut model) = (world.sut(), world.model());
+    sut.checks = CheckId::ALL.into_iter().fold(Checks::ALL, Checks::without);
+    let quiet = Scenario {
+        header: scenario.header.clone(),
+        steps: scenario.steps.iter().filter(|step| is_change(&step.op)).cloned().collect(),
+    };
+    run(&quiet, &mut model, &mut sut, &mut |_| ());
+    drop(sut);
+    world
+}
+
+/// What an audit finds has been left by operations that change something.
+fn is_change(op: &crate::scenario::Op) -> bool {
+    use crate::scenario::Op;
+    !matches!(op, Op::Diff { .. } | Op::Sync { .. } | Op::SyncChain { .. } | Op::Check(_))
+}
+
+fn audited(scenario: &Scenario, checks: Checks, with_images: bool) -> Result<Audited, Reason> {
+    let world = world(scenario);
+    let array: &dyn Array = world.array();
+    let source = world.sut().volumes[&crate::block::Role::Source].uuid;
+    let all = array.snapshots().expect("listed");
+    let (own, other): (Vec<SnapshotInfo>, Vec<SnapshotInfo>) = all
+        .into_iter()
+        .filter(|info| info.state == SnapshotState::Available)
+        .partition(|info| info.volume == source);
+    let block = world.shapes()[&crate::block::Role::Source].block;
+    let devices: Vec<_> =
+        own.iter().map(|info| SnapshotSource::new(array, info.uuid, block, info.len)).collect();
+    let images = devices.iter().map(|device| device as &dyn BlockDevice).enumerate();
+    let audit = Audit {
+        array,
+        snapshots: &own,
+        foreign: other.first().map(|info| info.uuid),
+        policy: scenario.header.policy,
+        checks,
+        strict: true,
+        images: if with_images { images.collect() } else { BTreeMap::new() },
+        since_clone: false,
+        stop: world.stop(),
+    };
+    audit.run()
+}
+
+fn planted(name: &str) -> Scenario {
+    let mut scenario = witness(name).expect("has a witness");
+    scenario.header.planted = vec![name.to_owned()];
+    scenario
+}
+
+fn finds(scenario: &Scenario, checks: Checks, with_images: bool) -> bool {
+    audited(scenario, checks, with_images).is_ok_and(|done| !done.violations.is_empty())
+}
+
+/// Small volumes only: an image is read block by block.
+fn is_small(scenario: &Scenario) -> bool {
+    scenario.header.volumes.values().all(|shape| shape.len.get() < 1 << 16)
+}
+
+#[test]
+fn an_honest_array_is_not_accused_whatever_was_done_to_it() {
+    let (mut answered, mut refused, mut compared) = (0, 0, 0);
+    for bug in Planted::all() {
+        let Some(scenario) = witness(bug.name()).filter(is_small) else { continue };
+        let done = audited(&scenario, Checks::ALL, true).expect("an in-process array answers");
+        assert_eq!(done.violations, [], "{}", bug.name());
+        answered += done.answered;
+        refused += done.refused;
+        compared += done.compared;
+    }
+    assert!(answered > 300 && refused > 100 && compared > 300, "{answered} {refused} {compared}");
+}
+
+#[test]
+fn deleting_any_one_law_lets_a_planted_bug_survive() {
+    let mut alone: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for bug in Planted::all() {
+        let Some(_) = witness(bug.name()).filter(is_small) else { continue };
+        let scenario = planted(bug.name());
+        if !finds(&scenario, Checks::ALL, true) {
+            continue;
+        }
+        for check in AUDIT_CHECKS {
+            if !finds(&scenario, Checks::ALL.without(check), true) {
+                alone.entry(check.name()).or_default().push(bug.name());
+            }
+        }
+    }
+    for check in AUDIT_CHECKS {
+        assert!(
+            alone.contains_key(check.name()),
+            "{} is idle; found alone: {alone:#?}",
+            check.name()
+        );
+    }
+}
+
+#[test]
+fn without_an_image_a_change_that_every_answer_leaves_out_is_not_seen_and_with_one_it_is() {
+    let scenario = planted("bit63-dropped");
+    assert!(!finds(&scenario, Checks::ALL, false));
+    let done = audited(&scenario, Checks::ALL, true).expect("it answers");
+    assert_eq!(done.violations.first().map(|v| v.kind), Some(Kind::Missed));
+    assert!(done.violations[0].extents.contains(Lba::new(63)), "{:?}", done.violations);
+    assert!(done.blocks_read > 0);
+}
+
+#[test]
+fn a_volume_without_snapshots_shows_nothing() {
+    let mut scenario = witness("bit63-dropped").expect("has one");
+    scenario.steps.clear();
+    assert_eq!(audited(&scenario, Checks::ALL, true), Ok(Audited::default()));
+}
+
+#[test]
+fn who_asks_to_stop_is_obeyed_and_nothing_is_called_wrong() {
+    let scenario = witness("bit63-dropped").expect("has one");
+    let world = world(&scenario);
+    world.stop().store(true, Ordering::Relaxed);
+    let own = Array::snapshots(world.array()).expect("listed");
+    let audit = Audit {
+        array: world.array(),
+        snapshots: &own,
+        foreign: None,
+        policy: Policy::Exact,
+        checks: Checks::ALL,
+        strict: true,
+        images: BTreeMap::new(),
+        since_clone: false,
+        stop: world.stop(),
+    };
+    assert_eq!(audit.run(), Err(Reason::Interrupted));
+}
+
+#[test]
+fn a_walk_from_the_middle_starts_inside_the_volume() {
+    let set: LbaSet = [Extent::lbas(3, 1), Extent::lbas(640, 5)].into_iter().collect();
+    assert_eq!(inside(&set, LbaCount::new(645)), [Lba::new(33), Lba::new(644)]);
+    assert_eq!(inside(&LbaSet::new(), LbaCount::new(645)), []);
+}

@@ -1,0 +1,307 @@
+//! `lbaudit audit`: the laws on snapshots that are there already. Writes nothing to any volume, and
+//! takes no snapshot unless `--snapshots` allows it. Not covered: the laws (`crate::campaign::audit`).
+
+use super::diff::find;
+use super::suite::{clean_command, folder};
+use crate::array::escape_text;
+use crate::array::{
+    Array, BlockDevice, RealClock, SnapshotInfo, SnapshotState, Waiting, wait_available,
+};
+use crate::block::{BitmapOrder, Policy, RunId, SnapshotUuid, VolumeUuid};
+use crate::campaign::audit::{Audit, Audited};
+use crate::campaign::journal::{Journal, Journalled};
+use crate::cli::args::{Form, OrderArg, OutputArgs, TargetArgs};
+use crate::cli::config::{Seconds, Volumes};
+use crate::cli::connect::connect;
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::{Context, volumes};
+use crate::device::ReadOnlyDevice;
+use crate::engine::Ledger;
+use crate::lightbits::LightbitsClient;
+use crate::oracle::{Checks, Reason, Violation};
+use crate::report::violation_lines;
+use clap::Args;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Characters of a foreign name that are shown.
+const NAME_SHOWN: usize = 60;
+/// How long a snapshot of `--snapshots` may take.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Which snapshots, and how strictly.
+#[derive(Args, Clone, Debug)]
+pub struct AuditArgs {
+    /// Which array; of the volumes only --source-uuid is needed, and no device.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// A snapshot of the source volume; repeatable [default: all that are Available].
+    #[arg(long, value_name = "NAME|UUID")]
+    pub snapshot: Vec<String>,
+    /// One more, as the base of the others.
+    #[arg(long, value_name = "NAME|UUID")]
+    pub base: Option<String>,
+    /// The newest so many at most.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    pub most: u32,
+    /// How exact the answers must be: only exact ones are held to the triangle law.
+    #[arg(long, value_name = "POLICY", default_value = "chunk")]
+    pub policy: Policy,
+    /// Device of a clone of the newest of these snapshots: its blocks are held against the diffs.
+    #[arg(long, value_name = "PATH")]
+    pub source_clone_device: Option<PathBuf>,
+    /// Device of a clone of the one before.
+    #[arg(long, value_name = "PATH", requires = "source_clone_device")]
+    pub base_clone_device: Option<PathBuf>,
+    /// Take so many snapshots of the volume first; they are deleted again.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub snapshots: u32,
+    /// Time between two of them (s, m, h).
+    #[arg(long, value_name = "TIME", default_value = "0s", requires = "snapshots")]
+    pub every: Seconds,
+    /// Order of the bytes of a bitmap; auto is little.
+    #[arg(long, value_name = "ORDER", default_value = "auto")]
+    pub bitmap_order: OrderArg,
+    /// Where the answer goes.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Line<'a> {
+    Snapshot {
+        label: String,
+        name: String,
+        uuid: SnapshotUuid,
+    },
+    Violation {
+        violation: &'a Violation,
+    },
+    AuditFinished {
+        snapshots: usize,
+        answered: u64,
+        refused: u64,
+        compared: u64,
+        blocks_read: u64,
+        violations: usize,
+        notes: &'a [String],
+        exit_code: u8,
+    },
+}
+
+/// Holds the answers about existing snapshots against the laws.
+///
+/// # Errors
+/// [`Failure`]: 2 for what cannot work, 3 if it could not be told.
+pub fn run(
+    args: &AuditArgs,
+    env_token: Option<String>,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
+    let connection = args.target.connection(env_token, &["--source-uuid"])?;
+    let order = args.bitmap_order.order().unwrap_or(BitmapOrder::Little);
+    let Some(volume) = args.target.source_uuid else {
+        return Err(Failure::usage("--source-uuid: whose snapshots?"));
+    };
+    let client = connect(&connection, order, context)?.client;
+    if args.snapshots == 0 {
+        return judge(args, &client, &client, volume, context);
+    }
+    // Its snapshots are in a journal before the array is asked, as those of every other run.
+    let run = RunId::random();
+    let folder = folder(&args.output.run_dir, run)?;
+    let journal = Journal::create(&folder.path().join("journal.jsonl"), run)
+        .map_err(|error| Failure::could_not(format!("cannot keep a journal: {error}")))?;
+    let array = Journalled::new(&client, &journal);
+    let (clock, ledger, stop) = (RealClock::new(), Ledger::new(run), context.stop.clone());
+    let waiting = Waiting { available: PATIENCE, gone: PATIENCE, stop: stop.flag() };
+    let port = volumes::RunPort {
+        array: &array,
+        clock: &clock,
+        waiting,
+        ledger: &ledger,
+        journal: &journal,
+        region: None,
+    };
+    let done =
+        take(args, &port, volume).and_then(|()| judge(args, &client, &array, volume, context));
+    volumes::sweep(&port);
+    let left = ledger.live().len();
+    if left == 0 {
+        return done;
+    }
+    let volumes =
+        Volumes { source: volume, target: volume, source_device: None, target_device: None };
+    let clean = clean_command(&connection, &volumes, &args.output.run_dir);
+    context
+        .ui
+        .say(&format!("{left} snapshots of this run are on the array; to delete them: {clean}"));
+    done.map(|exit| exit.or(Exit::Nothing))
+}
+
+/// Takes the snapshots that were allowed, with time between them for others to write.
+fn take(args: &AuditArgs, port: &volumes::RunPort<'_>, volume: VolumeUuid) -> Result<(), Failure> {
+    for nth in 0..args.snapshots {
+        if nth > 0 {
+            pause(port, args.every.0)?;
+        }
+        let made = port.array.create_snapshot(volume, port.ledger.next_name())?;
+        port.ledger.made(made.uuid);
+        wait_available(port.array, port.clock, made.uuid, port.waiting)?;
+    }
+    Ok(())
+}
+
+/// Waits in steps that a signal ends.
+fn pause(port: &volumes::RunPort<'_>, time: Duration) -> Result<(), Failure> {
+    const STEP: Duration = Duration::from_millis(100);
+    let until = port.clock.now() + time;
+    while port.clock.now() < until {
+        if port.waiting.stop.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(crate::array::ApiError::Interrupted.into());
+        }
+        port.clock.sleep(STEP.min(until.saturating_sub(port.clock.now())));
+    }
+    Ok(())
+}
+
+fn judge(
+    args: &AuditArgs,
+    client: &LightbitsClient,
+    array: &dyn Array,
+    volume: VolumeUuid,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
+    let info = array.volume(volume)?;
+    let all = array.snapshots()?;
+    let foreign = all
+        .iter()
+        .find(|other| other.volume != volume && other.state == SnapshotState::Available)
+        .map(|other| other.uuid);
+    let snapshots = chosen(args, client, volume, all)?;
+    let devices = images(args, &snapshots, info.size_bytes)?;
+    for (place, snapshot) in snapshots.iter().enumerate() {
+        let (label, name) = (format!("s{place}"), escape_text(&snapshot.name, NAME_SHOWN));
+        match context.ui.form {
+            Form::Jsonl => {
+                context.ui.event(&Line::Snapshot { label, name, uuid: snapshot.uuid });
+            }
+            Form::Text => context.ui.print(&format!("{label} is {name} ({})", snapshot.uuid)),
+        }
+    }
+    let audit = Audit {
+        array,
+        snapshots: &snapshots,
+        foreign,
+        policy: args.policy,
+        checks: Checks::ALL,
+        strict: false,
+        images: devices
+            .iter()
+            .map(|(place, device)| (*place, device as &dyn BlockDevice))
+            .collect(),
+        since_clone: info.is_clone,
+        stop: context.stop.flag(),
+    };
+    let done = audit.run().map_err(|reason| match reason {
+        Reason::Interrupted => crate::array::ApiError::Interrupted.into(),
+        reason => Failure::could_not(format!("could not be audited: {reason}")),
+    })?;
+    Ok(show(&done, snapshots.len(), context))
+}
+
+/// The snapshots to audit, oldest first.
+fn chosen(
+    args: &AuditArgs,
+    client: &LightbitsClient,
+    volume: VolumeUuid,
+    all: Vec<SnapshotInfo>,
+) -> Result<Vec<SnapshotInfo>, Failure> {
+    let named = args.snapshot.iter().chain(&args.base);
+    let mut found: Vec<SnapshotInfo> = named
+        .map(|name| match find(client, name)? {
+            info if info.volume == volume => Ok(info),
+            info => Err(Failure::usage(format!(
+                "snapshot `{name}` is of volume {}, not of {volume}",
+                info.volume
+            ))),
+        })
+        .collect::<Result<_, Failure>>()?;
+    if args.snapshot.is_empty() {
+        let own =
+            |info: &SnapshotInfo| info.volume == volume && info.state == SnapshotState::Available;
+        found.extend(all.into_iter().filter(own));
+    }
+    // RFC 3339 in one time zone sorts as text; what has no time keeps the array's order.
+    found.sort_by(|one, other| one.created.cmp(&other.created));
+    let mut seen = std::collections::BTreeSet::new();
+    found.retain(|info| seen.insert(info.uuid));
+    let most = usize::try_from(args.most).unwrap_or(usize::MAX);
+    found.drain(..found.len().saturating_sub(most));
+    if found.is_empty() {
+        return Err(Failure::could_not(format!(
+            "volume {volume} has no Available snapshot: nothing can be audited; --snapshots 2 takes some"
+        )));
+    }
+    Ok(found)
+}
+
+/// The devices of the images that were named, by the place of their snapshots.
+fn images(
+    args: &AuditArgs,
+    snapshots: &[SnapshotInfo],
+    bytes: u64,
+) -> Result<BTreeMap<usize, ReadOnlyDevice>, Failure> {
+    let mut found = BTreeMap::new();
+    let named = [(1, &args.source_clone_device), (2, &args.base_clone_device)];
+    for (back, path) in named {
+        let Some(path) = path else { continue };
+        let Some(place) = snapshots.len().checked_sub(back) else {
+            return Err(Failure::usage("--base-clone-device: there is only one snapshot"));
+        };
+        let device = ReadOnlyDevice::at(path.clone(), bytes)
+            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+        found.insert(place, device);
+    }
+    Ok(found)
+}
+
+fn show(done: &Audited, snapshots: usize, context: &mut Context) -> Exit {
+    let exit = match (done.violations.is_empty(), done.compared) {
+        (false, _) => Exit::Violation,
+        (true, 0) => Exit::CouldNotTest,
+        (true, _) => Exit::Passed,
+    };
+    let Audited { answered, refused, compared, blocks_read, violations, notes } = done;
+    if context.ui.form == Form::Jsonl {
+        violations.iter().for_each(|violation| context.ui.event(&Line::Violation { violation }));
+        context.ui.event(&Line::AuditFinished {
+            snapshots,
+            answered: *answered,
+            refused: *refused,
+            compared: *compared,
+            blocks_read: *blocks_read,
+            violations: violations.len(),
+            notes,
+            exit_code: exit.code(),
+        });
+        return exit;
+    }
+    for violation in violations {
+        violation_lines(violation).iter().for_each(|line| context.ui.print(line));
+    }
+    notes.iter().for_each(|text| context.ui.print(&format!("note {text}")));
+    context.ui.print(&format!(
+        "{answered} diffs answered, {refused} rightly refused, {compared} comparisons, {blocks_read} blocks of images read"
+    ));
+    context.ui.print(&match exit {
+        Exit::Violation => format!("{} VIOLATION(S)", violations.len()),
+        Exit::Passed => "NO VIOLATION".to_owned(),
+        _ => "NOTHING WAS COMPARED".to_owned(),
+    });
+    exit
+}
