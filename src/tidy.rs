@@ -122,6 +122,8 @@ fn only_these_files_write_to_devices_and_take_snapshots() {
         "engine/together.rs",
         "campaign/journal.rs",
         "campaign/clone_reader.rs",
+        // Only as many as the user allows.
+        "campaign/audit.rs",
     ];
     let elsewhere = |call: &'static str, allowed: &[&'static str]| {
         offences(|layer, path, line| {

@@ -1,6 +1,6 @@
 //! `audit`: the laws of `oracle.md` section 6 on snapshots that are there already, of a volume that
-//! this tool never wrote. It only asks for diffs and reads images; it writes nothing and knows no
-//! model, so what it finds is a contradiction between the array's own answers, or between an answer
+//! this tool never wrote. It only asks for diffs and reads images; it writes nothing, takes a
+//! snapshot only where the user allows it ([`take`]), and knows no model, so what it finds is a contradiction between the array's own answers, or between an answer
 //! and an image.
 //!
 //! Snapshots do not change, so every answer stays comparable with every other, whoever writes the
@@ -8,8 +8,12 @@
 //! covered: what the array knows and tells nobody about; a change that every diff leaves out is seen
 //! only with an image.
 
-use crate::array::{ApiError, Array, BlockDevice, DeviceError, SnapshotInfo, SnapshotState};
-use crate::block::{ByteOffset, Extent, Lba, LbaCount, LbaSet, Policy, SnapshotUuid};
+use crate::array::{
+    ApiError, Array, BlockDevice, Clock, DeviceError, SnapshotInfo, SnapshotState, Waiting,
+    wait_available,
+};
+use crate::block::{ByteOffset, Extent, Lba, LbaCount, LbaSet, Policy, SnapshotUuid, VolumeUuid};
+use crate::engine::Ledger;
 use crate::model::Expected;
 use crate::oracle::{
     CheckId, Checks, Kind, Reason, Violation, judge_answered, judge_offset_walk, judge_refused,
@@ -19,6 +23,7 @@ use crate::scenario::Label;
 use crate::sync::{PipelineBugs, WalkError, WalkRequest, walk};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The laws that an audit asks about.
 pub const AUDIT_CHECKS: [CheckId; 7] = [
@@ -31,6 +36,8 @@ pub const AUDIT_CHECKS: [CheckId; 7] = [
     CheckId::Unreported,
 ];
 
+/// How often a wait looks whether it is to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// LBAs of an image read at once.
 const READ_LBAS: LbaCount = LbaCount::new(256);
 
@@ -55,6 +62,32 @@ pub struct Audit<'a> {
     pub since_clone: bool,
     /// Set when the user asked to stop.
     pub stop: &'a AtomicBool,
+}
+
+/// Takes `count` snapshots with `every` between them, for others to write in, and waits until each is
+/// Available. The caller deletes them: they are in the ledger.
+///
+/// # Errors
+/// What the array answered; those taken until then are in the ledger.
+pub fn take(
+    (array, clock, waiting): (&dyn Array, &dyn Clock, Waiting<'_>),
+    ledger: &Ledger,
+    volume: VolumeUuid,
+    (count, every): (u32, Duration),
+) -> Result<(), ApiError> {
+    for nth in 0..count {
+        let until = clock.now() + if nth > 0 { every } else { Duration::ZERO };
+        while clock.now() < until {
+            if waiting.stop.load(Ordering::Relaxed) {
+                return Err(ApiError::Interrupted);
+            }
+            clock.sleep(LOOK_EVERY.min(until.saturating_sub(clock.now())));
+        }
+        let made = array.create_snapshot(volume, ledger.next_name())?;
+        ledger.made(made.uuid);
+        wait_available(array, clock, made.uuid, waiting)?;
+    }
+    Ok(())
 }
 
 /// What an audit came to.

@@ -147,6 +147,24 @@ fn who_asks_to_stop_is_obeyed_and_nothing_is_called_wrong() {
 }
 
 #[test]
+fn as_many_snapshots_are_taken_as_were_allowed_and_all_are_in_the_ledger() {
+    let scenario = Scenario { steps: Vec::new(), ..witness("bit63-dropped").expect("has one") };
+    let world = world(&scenario);
+    let sut = world.sut();
+    let source = sut.volumes[&crate::block::Role::Source].uuid;
+    let port = (sut.array, sut.clock, sut.waiting);
+    let before = sut.clock.now();
+    take(port, sut.ledger, source, (3, Duration::from_secs(60))).expect("taken");
+    assert!(sut.clock.now() - before >= Duration::from_secs(120), "time between them");
+    assert_eq!(sut.ledger.live().len(), 3);
+    let all = sut.array.snapshots().expect("listed");
+    assert!(all.iter().all(|info| info.state == SnapshotState::Available), "{all:?}");
+    world.stop().store(true, Ordering::Relaxed);
+    let stopped = take(port, sut.ledger, source, (2, Duration::from_secs(60)));
+    assert!(matches!(stopped, Err(ApiError::Interrupted)), "{stopped:?}");
+}
+
+#[test]
 fn a_walk_from_the_middle_starts_inside_the_volume() {
     let set: LbaSet = [Extent::lbas(3, 1), Extent::lbas(640, 5)].into_iter().collect();
     assert_eq!(inside(&set, LbaCount::new(645)), [Lba::new(33), Lba::new(644)]);

@@ -4,11 +4,9 @@
 use super::diff::find;
 use super::suite::{clean_command, folder};
 use crate::array::escape_text;
-use crate::array::{
-    Array, BlockDevice, RealClock, SnapshotInfo, SnapshotState, Waiting, wait_available,
-};
+use crate::array::{Array, BlockDevice, RealClock, SnapshotInfo, SnapshotState, Waiting};
 use crate::block::{BitmapOrder, Policy, RunId, SnapshotUuid, VolumeUuid};
-use crate::campaign::audit::{Audit, Audited};
+use crate::campaign::audit::{Audit, Audited, take};
 use crate::campaign::journal::{Journal, Journalled};
 use crate::cli::args::{Form, OrderArg, OutputArgs, TargetArgs};
 use crate::cli::config::{Seconds, Volumes};
@@ -127,8 +125,9 @@ pub fn run(
         journal: &journal,
         region: None,
     };
+    let taken = take((&array, &clock, waiting), &ledger, volume, (args.snapshots, args.every.0));
     let done =
-        take(args, &port, volume).and_then(|()| judge(args, &client, &array, volume, context));
+        taken.map_err(Failure::from).and_then(|()| judge(args, &client, &array, volume, context));
     volumes::sweep(&port);
     let left = ledger.live().len();
     if left == 0 {
@@ -141,32 +140,6 @@ pub fn run(
         .ui
         .say(&format!("{left} snapshots of this run are on the array; to delete them: {clean}"));
     done.map(|exit| exit.or(Exit::Nothing))
-}
-
-/// Takes the snapshots that were allowed, with time between them for others to write.
-fn take(args: &AuditArgs, port: &volumes::RunPort<'_>, volume: VolumeUuid) -> Result<(), Failure> {
-    for nth in 0..args.snapshots {
-        if nth > 0 {
-            pause(port, args.every.0)?;
-        }
-        let made = port.array.create_snapshot(volume, port.ledger.next_name())?;
-        port.ledger.made(made.uuid);
-        wait_available(port.array, port.clock, made.uuid, port.waiting)?;
-    }
-    Ok(())
-}
-
-/// Waits in steps that a signal ends.
-fn pause(port: &volumes::RunPort<'_>, time: Duration) -> Result<(), Failure> {
-    const STEP: Duration = Duration::from_millis(100);
-    let until = port.clock.now() + time;
-    while port.clock.now() < until {
-        if port.waiting.stop.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(crate::array::ApiError::Interrupted.into());
-        }
-        port.clock.sleep(STEP.min(until.saturating_sub(port.clock.now())));
-    }
-    Ok(())
 }
 
 fn judge(
