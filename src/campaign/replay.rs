@@ -4,10 +4,12 @@
 //! in a way that the catalogue lists. One that names none is of a real defect, mended since: it
 //! passes. Not covered: making scenarios.
 
-use super::case::{CaseOutcome, run_case};
+use super::case::{CaseOutcome, RUN, run_case};
+use super::inproc::InProcess;
 use super::selftest::Planted;
+use crate::engine::{Contradiction, precheck};
 use crate::oracle::{Checks, Verdict};
-use crate::scenario::{Scenario, TraceError, read_trace};
+use crate::scenario::{Op, Scenario, TraceError, read_trace};
 use crate::sim::SimError;
 use std::fs;
 use std::io;
@@ -15,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// A trace larger than this is not read, in bytes.
 const TRACE_MAX: u64 = 1 << 30;
+/// A scenario that writes more than this is not run, in bytes.
+const WRITTEN_MAX_BYTES: u128 = 4 << 30;
 
 /// A scenario that cannot be read from its file.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,21 @@ pub enum LoadError {
         /// Its size.
         bytes: u64,
     },
+    /// It is a device, a pipe or a folder.
+    #[error("{path} is no plain file; give a trace")]
+    NoFile {
+        /// Which.
+        path: PathBuf,
+    },
+    /// It would fill the memory.
+    #[error(
+        "{path} writes more than {} GiB, which would have to be kept in memory; cut its writes",
+        WRITTEN_MAX_BYTES >> 30
+    )]
+    Greedy {
+        /// Which.
+        path: PathBuf,
+    },
     /// It plants a bug that there is not.
     #[error("{path} plants `{name}`, and there is no such bug; see `lbaudit list bugs`")]
     Bug {
@@ -59,7 +78,11 @@ pub enum LoadError {
 /// [`LoadError`].
 pub fn load(path: &Path) -> Result<Scenario, LoadError> {
     let file = |source| LoadError::File { path: path.to_owned(), source };
-    let bytes = fs::metadata(path).map_err(file)?.len();
+    let meta = fs::metadata(path).map_err(file)?;
+    if !meta.is_file() {
+        return Err(LoadError::NoFile { path: path.to_owned() });
+    }
+    let bytes = meta.len();
     if bytes > TRACE_MAX {
         return Err(LoadError::TooLarge { path: path.to_owned(), bytes });
     }
@@ -68,8 +91,37 @@ pub fn load(path: &Path) -> Result<Scenario, LoadError> {
         read_trace(&text).map_err(|source| LoadError::Trace { path: path.to_owned(), source })?;
     match scenario.header.planted.iter().find(|name| Planted::from_name(name).is_none()) {
         Some(name) => Err(LoadError::Bug { path: path.to_owned(), name: name.clone() }),
+        None if written_bytes(&scenario) > WRITTEN_MAX_BYTES => {
+            Err(LoadError::Greedy { path: path.to_owned() })
+        }
         None => Ok(scenario),
     }
+}
+
+/// Bytes that a scenario writes at most, as often as it says so. A simulated array keeps them in
+/// memory, and a trace may be a stranger's.
+fn written_bytes(scenario: &Scenario) -> u128 {
+    let blocks = scenario.header.volumes.values().map(|shape| shape.block.bytes());
+    let block = u128::from(blocks.max().unwrap_or(0));
+    let mut lbas = 0u128;
+    for step in &scenario.steps {
+        step.op.each(&mut |op| {
+            // A discard of what was never written takes no memory.
+            if !matches!(op, Op::Discard { .. } | Op::WriteZeroes { .. }) {
+                lbas += op.changes().map_or(0, |at| u128::from(at.len_lbas().get()));
+            }
+        });
+    }
+    lbas * block
+}
+
+/// Why `scenario` blames an honest array: the shadow model contradicts one of its own checks.
+///
+/// # Errors
+/// The simulator's, if the header describes no world.
+pub fn contradiction(scenario: &Scenario) -> Result<Option<Contradiction>, SimError> {
+    let model = InProcess::of_header(&scenario.header, RUN)?.model();
+    Ok(precheck(scenario, &model).err())
 }
 
 /// The traces of a folder, by name.

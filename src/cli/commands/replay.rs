@@ -8,7 +8,7 @@ use crate::campaign::case::{CaseOutcome, record_case};
 use crate::campaign::finding::shrink_scenario;
 use crate::campaign::nearest::{nearest, witnesses};
 use crate::campaign::record::Recording;
-use crate::campaign::replay::{LoadError, load, regression, traces_in};
+use crate::campaign::replay::{LoadError, contradiction, load, regression, traces_in};
 use crate::campaign::store::create_private;
 use crate::campaign::wired::{WiredError, Wires};
 use crate::cli::Context;
@@ -132,6 +132,7 @@ pub fn replay(args: &ReplayArgs, context: &mut Context) -> Result<Exit, Failure>
         _ => load(path)?,
     };
     scenario.header.planted.extend(args.plant.iter().cloned());
+    refuse_contradiction(&scenario)?;
     let outcome = match (args.backend, &args.record) {
         (Backend::Lightbits, Some(to)) => run_recorded(&scenario, to)?,
         (Backend::Lightbits, None) => run_once(&scenario, context)?,
@@ -144,6 +145,16 @@ pub fn replay(args: &ReplayArgs, context: &mut Context) -> Result<Exit, Failure>
     };
     show((&args.what, target), &scenario, &outcome, context);
     Ok(exit_of(&outcome.verdict))
+}
+
+/// A claim that the scenario's own operations contradict would blame an honest array.
+fn refuse_contradiction(scenario: &Scenario) -> Result<(), Failure> {
+    match contradiction(scenario).map_err(no_world)? {
+        None => Ok(()),
+        Some(contradiction) => Err(Failure::usage(format!(
+            "the scenario contradicts itself: {contradiction}; take that check out"
+        ))),
+    }
 }
 
 fn run_once(scenario: &Scenario, context: &Context) -> Result<CaseOutcome, Failure> {
@@ -294,6 +305,7 @@ fn folder(args: &ReplayArgs, path: &Path, context: &mut Context) -> Result<Exit,
 /// [`Failure`] if there is nothing to shrink, or the result cannot be written.
 pub fn shrink(args: &ShrinkArgs, context: &mut Context) -> Result<Exit, Failure> {
     let scenario = load(&args.file)?;
+    refuse_contradiction(&scenario)?;
     let outcome = run_once(&scenario, context)?;
     let Some(found) = outcome.verdict.violation() else {
         let file = args.file.display();
