@@ -181,9 +181,15 @@ fn execute(command: Command) -> Exit {
         }
         Command::List(args) => with(&args.output, false, |context| list::list(args, context)),
         // These two have no output flags, and the server listens to signals itself.
-        Command::Explain(args) => finish(list::explain(args, &mut plain()), &Stop::default()),
+        Command::Explain(args) => {
+            let mut context = plain();
+            let done = list::explain(args, &mut context);
+            finish(done, &mut context.ui, &Stop::default())
+        }
         Command::Sim { command: SimCommand::Serve(args) } => {
-            finish(serve::run(args, &mut plain()), &Stop::default())
+            let mut context = plain();
+            let done = serve::run(args, &mut context);
+            finish(done, &mut context.ui, &Stop::default())
         }
     }
 }
@@ -198,20 +204,29 @@ fn with(
         Ok(stop) => stop,
         Err(error) => {
             let failure = Failure::could_not(format!("cannot listen to signals: {error}"));
-            return finish(Err(failure), &Stop::default());
+            return finish(Err(failure), &mut Ui::plain(), &Stop::default());
         }
     };
     let ui = Ui::standard(output, Surroundings::look(), verbose);
-    let done = command(&mut Context { ui, stop: stop.clone() });
-    finish(done, &stop)
+    let mut context = Context { ui, stop: stop.clone() };
+    let done = command(&mut context);
+    finish(done, &mut context.ui, &stop)
 }
 
 fn plain() -> Context {
     Context { ui: Ui::plain(), stop: Stop::default() }
 }
 
-/// One line for a failure; an interrupted command ends as its signal says.
-fn finish(done: Result<Exit, Failure>, stop: &Stop) -> Exit {
+/// One line for a failure; an interrupted command ends as its signal says. Results that could not be
+/// written are no results.
+fn finish(done: Result<Exit, Failure>, ui: &mut Ui, stop: &Stop) -> Exit {
+    let done = match (done, ui.lost()) {
+        (Ok(exit), Some(why)) => {
+            let message = format!("results could not be written to standard output: {why}");
+            Err(Failure { exit: exit.or(Exit::CouldNotTest), message })
+        }
+        (done, _) => done,
+    };
     done.unwrap_or_else(|failure| {
         let _ = writeln!(std::io::stderr(), "lbaudit: {}", failure.message);
         match failure.exit {

@@ -5,7 +5,8 @@ use super::args::{Form, OutputArgs, ProgressArg, When};
 use crate::report::{Progress, ProgressKind, StatusDisplay, Style};
 use rustix::termios::tcgetwinsize;
 use serde::Serialize;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Width where none is known.
 const COLUMNS: usize = 80;
@@ -69,9 +70,43 @@ pub struct Versioned<'a, E> {
     pub event: &'a E,
 }
 
+/// Why results did not reach whoever wanted them, if they did not.
+type Lost = Arc<Mutex<Option<String>>>;
+
+/// Standard output, which remembers that something could not be written. Who closed it wanted no
+/// more; a full disk loses a result.
+struct Watched<W> {
+    inner: W,
+    lost: Lost,
+}
+
+impl<W> Watched<W> {
+    fn watch<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &done
+            && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::Interrupted)
+        {
+            let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+            lost.get_or_insert_with(|| error.to_string());
+        }
+        done
+    }
+}
+
+impl<W: Write> Write for Watched<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let done = self.inner.write(bytes);
+        self.watch(done)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        let done = self.inner.flush();
+        self.watch(done)
+    }
+}
+
 /// The user's side of a command.
 pub struct Ui {
     out: Box<dyn Write + Send>,
+    lost: Lost,
     err: Box<dyn Write + Send>,
     /// Form of the results.
     pub form: Form,
@@ -85,14 +120,18 @@ impl Ui {
     pub fn standard(args: &OutputArgs, around: Surroundings, verbose: bool) -> Ui {
         let progress = if args.quiet { ProgressKind::None } else { around.progress(args.progress) };
         let style = Style { color: around.color(args.color), verbose, quiet: args.quiet };
-        let (out, err) = (Box::new(std::io::stdout()), Box::new(std::io::stderr()));
-        Ui { out, err, form: args.output, style, progress }
+        let lost = Lost::default();
+        let out = Box::new(Watched { inner: io::stdout(), lost: Arc::clone(&lost) });
+        let err = Box::new(io::stderr());
+        Ui { out, lost, err, form: args.output, style, progress }
     }
     /// Standard output and error, plain, for commands without output flags.
     pub fn plain() -> Ui {
-        let (out, err) = (Box::new(std::io::stdout()), Box::new(std::io::stderr()));
+        let lost = Lost::default();
+        let out = Box::new(Watched { inner: io::stdout(), lost: Arc::clone(&lost) });
+        let err = Box::new(io::stderr());
         let (form, style, progress) = (Form::Text, Style::default(), ProgressKind::None);
-        Ui { out, err, form, style, progress }
+        Ui { out, lost, err, form, style, progress }
     }
     /// Both streams into one text that a test can look at.
     #[cfg(test)]
@@ -100,7 +139,14 @@ impl Ui {
         let text = Captured::default();
         let (out, err) = (Box::new(text.clone()), Box::new(text.clone()));
         let (style, progress) = (Style::default(), ProgressKind::None);
-        (Ui { out, err, form, style, progress }, text)
+        let lost = Lost::default();
+        (Ui { out, lost, err, form, style, progress }, text)
+    }
+    /// Why results were lost, if some were.
+    pub fn lost(&mut self) -> Option<String> {
+        // What a closed output does not take was not wanted.
+        let _ = self.out.flush();
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// Where results go.
     pub fn out(&mut self) -> &mut (dyn Write + Send) {
@@ -172,6 +218,28 @@ impl Write for Captured {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_loses_results_and_a_closed_output_wanted_none() {
+        struct Fails(io::ErrorKind);
+        impl Write for Fails {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let lost_to = |kind| {
+            let (mut ui, _) = Ui::captured(Form::Text);
+            ui.out = Box::new(Watched { inner: Fails(kind), lost: Arc::clone(&ui.lost) });
+            ui.print("a result");
+            ui.lost().is_some()
+        };
+        assert!(lost_to(io::ErrorKind::StorageFull));
+        assert!(!lost_to(io::ErrorKind::BrokenPipe));
+        assert_eq!(Ui::captured(Form::Text).0.lost(), None);
+    }
 
     #[test]
     fn cursor_codes_go_to_terminals_only() {
