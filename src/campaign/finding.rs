@@ -78,9 +78,10 @@ impl Finding {
         self.scenario.steps.len().saturating_sub(1)
     }
     /// What it shares with findings of the same cause. Extents, labels and how often an operation
-    /// is repeated do not count.
+    /// is repeated do not count, nor how it was asked and what was in flight together.
     pub fn signature(&self) -> Signature {
         let mut ops = op_kinds(&self.scenario);
+        ops.retain(|op| !ASKING.contains(op));
         ops.sort_unstable();
         ops.dedup();
         Signature { kind: self.violation.kind, ops }
@@ -93,6 +94,10 @@ impl Finding {
         fs::remove_dir_all(&self.path)
     }
 }
+
+/// Operations that change no volume, and those that only hold others.
+const ASKING: [&str; 9] =
+    ["diff", "sync", "sync_chain", "read", "check", "wait", "flush", "on", "concurrent"];
 
 /// The kinds of the operations of a scenario, in order, those inside others included.
 pub fn op_kinds(scenario: &Scenario) -> Vec<&'static str> {

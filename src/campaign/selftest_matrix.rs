@@ -185,7 +185,7 @@ impl MatrixRow {
         self.kinds == [Kind::Figure.name()]
     }
     /// What this row has against a green self-test.
-    fn faults(&self) -> Vec<String> {
+    fn faults(&self, seeds: u64) -> Vec<String> {
         let name = self.name;
         let mut faults = Vec::new();
         let survives = match self.only_a_figure() {
@@ -194,6 +194,9 @@ impl MatrixRow {
         };
         if survives {
             faults.push(format!("{name} survives"));
+        } else if !self.only_a_figure() && self.random.killed < seeds {
+            let survived = seeds - self.random.killed;
+            faults.push(format!("{name} survives in {survived} of {seeds} seeds"));
         }
         let listed = usize::try_from(self.listed_len).unwrap_or(usize::MAX);
         if let Some(longest) = self.random.longest().filter(|longest| *longest > listed) {
@@ -206,7 +209,8 @@ impl MatrixRow {
 impl Matrix {
     /// Everything that keeps the self-test from passing.
     pub fn faults(&self) -> Vec<String> {
-        let mut faults: Vec<String> = self.rows.iter().flat_map(MatrixRow::faults).collect();
+        let mut faults: Vec<String> =
+            self.rows.iter().flat_map(|row| row.faults(self.seeds)).collect();
         let alarms = self.honest.false_alarms.iter();
         faults.extend(
             alarms.map(|(seed, case, text)| format!("false alarm g1:{seed}:{case}: {text}")),

@@ -148,7 +148,8 @@ impl Interp<'_, '_> {
             self.session.compared += 1;
             return Err(violation.into());
         }
-        self.session.compared += 1;
+        // Where either is right, a refusal has told nothing.
+        self.session.compared += u64::from(matches!(expected, Expected::Refusal(_)));
         emit(Event::Refused { snap, base, status: reply.status, text: reply.text });
         Ok(())
     }
