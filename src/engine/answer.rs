@@ -83,7 +83,7 @@ impl Interp<'_, '_> {
                 }
             }
             Err(WalkError::Api(error @ (ApiError::NotFound(_) | ApiError::Refused(_)))) => {
-                self.refused(pair, &expected, pages, error, emit).map(|()| None)
+                self.refused(pair, from, (&expected, pages), error, emit).map(|()| None)
             }
             Err(WalkError::Shape(fault)) if !self.sut.checks.has(CheckId::Shape) => {
                 Err(Halt::Skip(format!("the form of answers is not judged: {fault}")))
@@ -115,8 +115,8 @@ impl Interp<'_, '_> {
     fn refused(
         &mut self,
         pair: Pair,
-        expected: &Expected,
-        pages: u32,
+        from: Lba,
+        (expected, pages): (&Expected, u32),
         error: ApiError,
         emit: Emit<'_>,
     ) -> Done {
@@ -148,8 +148,17 @@ impl Interp<'_, '_> {
             self.session.compared += 1;
             return Err(violation.into());
         }
-        // Where either is right, a refusal has told nothing.
-        self.session.compared += u64::from(matches!(expected, Expected::Refusal(_)));
+        // Where either is right, a refusal has told something only if an answer could have been wrong.
+        let rest = Extent::between(from.chunk_start(), Lba::new(u64::MAX));
+        let told = match expected {
+            Expected::Refusal(_) => true,
+            _ => self
+                .model
+                .predict(snap, base)
+                .zip(rest)
+                .is_some_and(|(bounds, rest)| !bounds.must.within(rest).is_empty()),
+        };
+        self.session.compared += u64::from(told);
         emit(Event::Refused { snap, base, status: reply.status, text: reply.text });
         Ok(())
     }

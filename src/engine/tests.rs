@@ -67,6 +67,15 @@ fn on(volume: Role, op: Op) -> Op {
 }
 
 #[test]
+fn a_refusal_where_either_is_right_and_nothing_could_be_wrong_is_no_comparison() {
+    let verdict = |last| go(&target(&[]), vec![s(0), w(3, 1), s(1), last]).0;
+    assert_eq!(verdict(d(0, 1)), Verdict::Pass, "an answer without LBA 3 would be wrong");
+    let (snap, base) = (Label(1), Some(Label(0)));
+    let past_the_end = Op::Diff { snap, base, from: Lba::new(u64::MAX), between_pages: None };
+    assert_eq!(verdict(past_the_end), Verdict::Unknown(Reason::NothingCompared));
+}
+
+#[test]
 fn the_whole_alphabet_runs_clean_on_the_honest_simulator() {
     let between = Op::Diff {
         snap: Label(2),
