@@ -198,7 +198,7 @@ mod tests {
         let bounds = Profile::by_name("bounds").expect("there is one");
         let mut coverage = Coverage::within(Reach::of(bounds));
         let case = |case| generate(bounds, CaseName { seed: 3, case });
-        (0..4_000).for_each(|number| coverage.count(&case(number)));
+        (0..12_000).for_each(|number| coverage.count(&case(number)));
         assert_eq!(coverage.goals().1, []);
         let never: Vec<_> = coverage.lacking();
         let never: Vec<_> = never.iter().filter(|group| group.reached == 0).collect();
