@@ -95,8 +95,8 @@ pub(super) fn jwt(bytes: &[u8]) {
     assert!(secret.bytes().all(|byte| byte.is_ascii_graphic()), "{secret:?} cannot be a header");
     assert!(!format!("{token:?}").chars().any(char::is_control), "claims steer a terminal");
     let _ = token.check_expiry(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-    // A token that holds the very word that is put in its place cannot be told from it.
-    if secret.contains("[token]") || secret.contains("en]") || secret.contains("[to") {
+    // One that shares letters with the word that is put in its place cannot be told from it.
+    if secret.len() < 8 || ["[to", "en]"].iter().any(|end| secret.contains(end)) {
         return;
     }
     let redactor = token.redactor();
