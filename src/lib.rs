@@ -37,6 +37,7 @@
 //! - [`suite`]: the 20 fixed tests as a table, and their runner.
 //! - [`campaign`]: run folders, journal, arming, clean-up, preflight, self-test.
 //! - [`report`]: console, JSON lines, JUnit. Consumes events.
+//! - [`fuzzing`]: one function for each reader of foreign bytes, for `fuzz/` and `tests/corpora.rs`.
 //! - [`cli`]: flags, configuration, exit codes.
 //!
 //! # Invariants
@@ -68,6 +69,7 @@ pub mod campaign;
 pub mod cli;
 pub mod device;
 pub mod engine;
+pub mod fuzzing;
 pub mod judge;
 pub mod lightbits;
 pub mod model;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Layers from the bottom up; adapters share one rank and do not see each other.
-const LAYERS: [(&str, u32); 16] = [
+const LAYERS: [(&str, u32); 17] = [
     ("block", 0),
     ("scenario", 1),
     ("model", 2),
@@ -20,6 +20,7 @@ const LAYERS: [(&str, u32); 16] = [
     ("suite", 7),
     ("campaign", 8),
     ("report", 9),
+    ("fuzzing", 9),
     ("cli", 10),
 ];
 

@@ -25,7 +25,9 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 /// Days from 1970-01-01 to this date; `None` if there is no such date from then on.
 fn days(year: u64, month: u64, day: u64) -> Option<u64> {
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || day == 0 {
+    let plausible = (1970..=9999).contains(&year) && (1..=12).contains(&month);
+    // A day of twenty digits would overflow below.
+    if !plausible || !(1..=31).contains(&day) {
         return None;
     }
     let year_shifted = if month <= 2 { year - 1 } else { year };
@@ -108,6 +110,13 @@ mod tests {
         ] {
             assert_eq!(parse_rfc3339(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_day_too_large_to_count_with_is_refused() {
+        // Found by the fuzz target `rfc3339`: the sum of days overflowed, which is a panic.
+        assert_eq!(parse_rfc3339("2026-7-018446744073709551615T1:0:5.7Z"), None);
+        assert_eq!(parse_rfc3339("2026-07-32T00:00:00Z"), None);
     }
 
     proptest! {

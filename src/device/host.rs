@@ -120,13 +120,15 @@ pub struct Mount {
 }
 
 /// Undoes the octal escapes of `/proc` tables (`\040` is a space).
-fn unescape(field: &str) -> OsString {
+pub(crate) fn unescape(field: &str) -> OsString {
     let bytes = field.as_bytes();
     let mut plain = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         let octal = bytes.get(at + 1..at + 4).filter(|_| byte == b'\\');
+        // Parsing would also take a sign.
         let value = octal
+            .filter(|digits| digits.iter().all(u8::is_ascii_digit))
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .and_then(|digits| u8::from_str_radix(digits, 8).ok());
         plain.push(value.unwrap_or(byte));
@@ -299,5 +301,12 @@ this line is torn
         }
         assert_eq!(unescape("a\\0"), OsString::from("a\\0"));
         assert_eq!(unescape("\\134x"), OsString::from("\\x"));
+    }
+
+    #[test]
+    fn an_escape_is_three_octal_digits_and_a_sign_is_none() {
+        for text in ["a\\+12", "\\-12", "\\+0b", "\\ 12", "\\8aa"] {
+            assert_eq!(unescape(text), OsString::from(text));
+        }
     }
 }

@@ -247,12 +247,12 @@ fn no_list<T>(body: &[u8], name: &str) -> Result<Vec<T>, Wrong> {
 }
 
 /// Whether `body` is a JSON object, as the server's own errors are and a proxy's are not.
-pub(super) fn is_json_object(body: &[u8]) -> bool {
+pub(crate) fn is_json_object(body: &[u8]) -> bool {
     serde_json::from_slice::<Object<BTreeMap<String, IgnoredAny>>>(body).is_ok()
 }
 
 /// The server's words in an error body: `error`, else `message`, else the body itself.
-pub(super) fn error_text(body: &[u8]) -> String {
+pub(crate) fn error_text(body: &[u8]) -> String {
     let wire = serde_json::from_slice::<Object<ErrorWire>>(body).ok();
     let words = wire.and_then(|Object(wire)| wire.error.or(wire.message));
     words

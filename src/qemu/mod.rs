@@ -15,10 +15,10 @@ mod array;
 mod daemon;
 mod device;
 mod error;
-mod nbd;
+pub(crate) mod nbd;
 mod pages;
-mod qmp;
-mod stale;
+pub(crate) mod qmp;
+pub(crate) mod stale;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -31,13 +31,13 @@ const CHUNK_STATUS: u16 = 5;
 const CHUNK_ERROR_BIT: u16 = 1 << 15;
 
 /// Most bytes of one READ or WRITE: what every server must take (proto.md, "Block size constraints").
-pub(super) const PAYLOAD_MAX: usize = 32 << 20;
+pub(crate) const PAYLOAD_MAX: usize = 32 << 20;
 /// Longest option reply accepted, in bytes.
 const OPTION_REPLY_MAX: u32 = 64 << 10;
 /// Longest status or error chunk accepted, in bytes; QEMU sends 128 KiB at most.
 const STATUS_MAX: usize = 1 << 20;
 /// Largest number of bytes one WRITE_ZEROES or BLOCK_STATUS names.
-pub(super) const SPAN_MAX: u32 = 1 << 30;
+pub(crate) const SPAN_MAX: u32 = 1 << 30;
 
 /// An NBD session or request that failed.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ pub enum NbdError {
 
 /// The requests used here, with their numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Command {
+pub(crate) enum Command {
     Read = 0,
     Write = 1,
     Flush = 3,
@@ -92,11 +92,11 @@ impl Command {
 
 /// A stretch of the export with one status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Status {
+pub(crate) struct Status {
     /// Its length in bytes, at least one.
-    pub(super) len_bytes: u32,
+    pub(crate) len_bytes: u32,
     /// Flags of the context; for `qemu:dirty-bitmap:` bit 0 means dirty.
-    pub(super) flags: u32,
+    pub(crate) flags: u32,
 }
 
 /// One piece of an answer.
@@ -106,7 +106,7 @@ struct Chunk<'a> {
 }
 
 /// An open NBD session on one export.
-pub(super) struct Nbd<S> {
+pub(crate) struct Nbd<S> {
     io: BufReader<S>,
     size_bytes: u64,
     context: Option<u32>,
@@ -120,7 +120,7 @@ impl<S: Read + Write> Nbd<S> {
     ///
     /// # Errors
     /// When the server refuses an option, has no such export or context, or breaks the protocol.
-    pub(super) fn open(stream: S, export: &str, context: Option<&str>) -> Result<Nbd<S>, NbdError> {
+    pub(crate) fn open(stream: S, export: &str, context: Option<&str>) -> Result<Nbd<S>, NbdError> {
         let io = BufReader::new(stream);
         let mut nbd =
             Nbd { io, size_bytes: 0, context: None, cookie: 0, scratch: Vec::new(), broken: false };
@@ -142,12 +142,12 @@ impl<S: Read + Write> Nbd<S> {
     }
 
     /// Size of the export in bytes.
-    pub(super) fn size_bytes(&self) -> u64 {
+    pub(crate) fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
     /// Whether the session cannot be used any more.
-    pub(super) fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
 
@@ -155,7 +155,7 @@ impl<S: Read + Write> Nbd<S> {
     ///
     /// # Errors
     /// As every request; also when the answer does not cover the range exactly once.
-    pub(super) fn read(&mut self, at: u64, buf: &mut [u8]) -> Result<(), NbdError> {
+    pub(crate) fn read(&mut self, at: u64, buf: &mut [u8]) -> Result<(), NbdError> {
         let len = buf.len();
         let mut parts: Vec<(usize, usize)> = Vec::new();
         self.request(Command::Read, at, request_len(len)?, &[], |chunk| {
@@ -192,7 +192,7 @@ impl<S: Read + Write> Nbd<S> {
     ///
     /// # Errors
     /// As every request.
-    pub(super) fn write(&mut self, at: u64, data: &[u8]) -> Result<(), NbdError> {
+    pub(crate) fn write(&mut self, at: u64, data: &[u8]) -> Result<(), NbdError> {
         self.request(Command::Write, at, request_len(data.len())?, data, no_payload)
     }
 
@@ -200,7 +200,7 @@ impl<S: Read + Write> Nbd<S> {
     ///
     /// # Errors
     /// As every request.
-    pub(super) fn simple(
+    pub(crate) fn simple(
         &mut self,
         command: Command,
         at: u64,
@@ -214,7 +214,7 @@ impl<S: Read + Write> Nbd<S> {
     ///
     /// # Errors
     /// As every request; also without a context.
-    pub(super) fn block_status(
+    pub(crate) fn block_status(
         &mut self,
         at: u64,
         len_bytes: u32,

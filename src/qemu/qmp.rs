@@ -75,7 +75,7 @@ struct Event {
 }
 
 /// An open QMP session. After a failure of the socket every further command fails.
-pub(super) struct Qmp<S> {
+pub(crate) struct Qmp<S> {
     io: BufReader<S>,
     next_id: u64,
     events: VecDeque<Event>,
@@ -87,7 +87,7 @@ impl<S: Read + Write> Qmp<S> {
     ///
     /// # Errors
     /// When the other side does not speak QMP.
-    pub(super) fn open(stream: S) -> Result<Qmp<S>, QmpError> {
+    pub(crate) fn open(stream: S) -> Result<Qmp<S>, QmpError> {
         let io = BufReader::new(stream);
         let mut qmp = Qmp { io, next_id: 1, events: VecDeque::new(), broken: false };
         let first = qmp.message("greeting")?;
@@ -102,7 +102,7 @@ impl<S: Read + Write> Qmp<S> {
     ///
     /// # Errors
     /// [`QmpError::Refused`] when the daemon says no; otherwise the session is unusable.
-    pub(super) fn command(&mut self, name: &str, arguments: &Value) -> Result<Value, QmpError> {
+    pub(crate) fn command(&mut self, name: &str, arguments: &Value) -> Result<Value, QmpError> {
         let id = self.next_id;
         self.next_id += 1;
         let line = format!("{}\n", json!({"execute": name, "arguments": arguments, "id": id}));
@@ -132,7 +132,7 @@ impl<S: Read + Write> Qmp<S> {
     }
 
     /// Forgets the events kept so far. Call before a command whose event is waited for.
-    pub(super) fn forget_events(&mut self) {
+    pub(crate) fn forget_events(&mut self) {
         self.events.clear();
     }
 
@@ -140,7 +140,7 @@ impl<S: Read + Write> Qmp<S> {
     ///
     /// # Errors
     /// [`QmpError::Late`] after `limit`; a silent socket shows after its own timeout.
-    pub(super) fn wait_event(
+    pub(crate) fn wait_event(
         &mut self,
         name: &str,
         fields: &[(&str, &str)],

@@ -61,7 +61,7 @@ impl Owner {
 
 /// Field 22 of `/proc/PID/stat`; `None` for a process that ended and waits to be collected. The
 /// name in field 2 may hold anything, so counting starts behind its last parenthesis, with field 3.
-fn start_ticks(stat: &str) -> Option<u64> {
+pub(crate) fn start_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
@@ -187,8 +187,10 @@ pub(super) fn mounts_below(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// A path of mountinfo, where space, tab, newline and backslash are written as `\ooo`.
-fn unescaped(field: &[u8]) -> PathBuf {
+pub(crate) fn unescaped(field: &[u8]) -> PathBuf {
     let octal = |digits: &[u8]| {
+        // Parsing would also take a sign.
+        let digits = Some(digits).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
         let text = std::str::from_utf8(digits).ok()?;
         u8::from_str_radix(text, 8).ok()
     };
@@ -231,6 +233,11 @@ mod tests {
     fn mount_points_are_read_with_their_escapes() {
         assert_eq!(unescaped(br"/a\040b\134c"), PathBuf::from(r"/a b\c"));
         assert_eq!(unescaped(br"/a\04"), PathBuf::from(r"/a\04"));
+    }
+
+    #[test]
+    fn an_escape_is_three_octal_digits_and_a_sign_is_none() {
+        assert_eq!(unescaped(br"/a\+12\-12"), PathBuf::from(r"/a\+12\-12"));
     }
 
     #[test]

@@ -173,7 +173,7 @@ pub fn clean_stale(stale: &Stale) -> Result<(), AttachError> {
 
 /// Mount point and process id in a line of `/proc/self/mountinfo` (proc(5)), if it is ours:
 /// `36 35 0:50 / /tmp/x rw,nodev - fuse lbaudit-sim-4711 rw,user_id=0`.
-fn parse_mount(line: &[u8]) -> Option<(PathBuf, u32)> {
+pub(crate) fn parse_mount(line: &[u8]) -> Option<(PathBuf, u32)> {
     let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
     // Six fixed fields, then optional ones up to the separator.
     let separator = fields.iter().skip(6).position(|field| *field == b"-")? + 6;
@@ -184,11 +184,13 @@ fn parse_mount(line: &[u8]) -> Option<(PathBuf, u32)> {
 }
 
 /// Undoes the octal escapes (`\040`) of mountinfo.
-fn unescape(text: &[u8]) -> Vec<u8> {
+pub(crate) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, tail)) = rest.split_first() {
-        let code = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        // Parsing would also take a sign.
+        let digits = tail.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit));
+        let code = digits.and_then(|digits| std::str::from_utf8(digits).ok());
         match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(decoded) if byte == b'\\' => {
                 out.push(decoded);

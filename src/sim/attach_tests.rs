@@ -417,3 +417,9 @@ fn automatic_attachment_takes_the_best_and_nothing_attaches_nothing() {
     assert!(nothing.paths().is_empty());
     nothing.detach().expect("nothing to do");
 }
+
+#[test]
+fn an_escape_is_three_octal_digits_and_a_sign_is_none() {
+    assert_eq!(unescape(br"/a\040b\134"), br"/a b\");
+    assert_eq!(unescape(br"/a\+12\-12\4"), br"/a\+12\-12\4");
+}
