@@ -38,6 +38,11 @@ pub(super) fn bitmap(bytes: &[u8]) {
         let map = ChunkBitmap::from_wire(wire, order);
         check_bits(map, &set);
         assert_eq!(map.to_wire(order), wire, "the bytes do not come back");
+        let mirrored = wire.iter().rev().copied().collect::<Vec<u8>>();
+        assert_eq!(map.byte_swapped().to_wire(order).as_slice(), mirrored);
+        let picture: String =
+            (0..64).map(|lba| if is_set(wire, order, lba) { '#' } else { '.' }).collect();
+        assert_eq!(map.to_string(), picture);
         check_json(wire, order, map, start);
         check_tail(map, &set, start, tail);
     }

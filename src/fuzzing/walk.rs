@@ -220,6 +220,8 @@ fn check(answer: Result<DiffAnswer, WalkError>, judged: &Judged, request: &WalkR
     match (answer, judged) {
         (Err(WalkError::Shape(fault)), Judged::Faulty(page)) => {
             assert_eq!(fault.page, *page, "{fault}");
+            let chunk = fault.extent().map(|extent| extent.len_lbas().get());
+            assert!(chunk.is_none_or(|lbas| lbas == 64), "{fault} is about {chunk:?} LBAs");
         }
         (Ok(answer), Judged::Legal(chunks, ranges, pages)) => {
             let found: Vec<(u64, u64)> =
