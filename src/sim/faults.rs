@@ -5,10 +5,11 @@
 use super::SimError;
 use super::array::SimArray;
 use super::volume::Volume;
+use super::when::{Countdown, When};
 use crate::block::VolumeUuid;
 
 /// What goes wrong.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SimFault {
     /// The tracking record of a write, zero-fill or discard cannot be stored: an honest array fails
     /// the operation and stores nothing.
@@ -29,6 +30,22 @@ impl SimFault {
             SimFault::ShortWrite => "short-write",
         }
     }
+    /// What a run that meets it may come to, as for a fault of the HTTP side.
+    pub const fn ends(self) -> &'static [&'static str] {
+        match self {
+            SimFault::Metadata => &["pass", "unknown"],
+            SimFault::ShortWrite => &["pass"],
+        }
+    }
+    /// What it does, in one line.
+    pub const fn about(self) -> &'static str {
+        match self {
+            SimFault::Metadata => {
+                "a change whose tracking record cannot be stored fails, and stores nothing"
+            }
+            SimFault::ShortWrite => "a write of several blocks takes only the first half of them",
+        }
+    }
     /// The fault of that name.
     pub fn from_name(name: &str) -> Option<SimFault> {
         SimFault::ALL.into_iter().find(|fault| fault.name() == name)
@@ -39,25 +56,24 @@ impl SimFault {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Armed {
     fault: SimFault,
-    /// Operations that are left, the one it meets included.
-    left: u32,
+    countdown: Countdown,
 }
 
 impl Armed {
     /// It as a word that no other fault has; never 0.
     pub(super) fn word(self) -> u64 {
-        (self.fault as u64 + 1) << 32 | u64::from(self.left)
+        (self.fault as u64 + 1) << 40 | self.countdown.word()
     }
 }
 
 impl SimArray {
-    /// Lets the `nth` operation from now on (counted from 1) that can meet `fault` meet it; it takes
-    /// the place of one that was armed before.
+    /// Lets the operations from now on that can meet `fault` meet it as `when` says; it takes the
+    /// place of one that was armed before.
     ///
     /// # Errors
     /// [`SimError::NotFound`].
-    pub fn arm(&self, volume: VolumeUuid, fault: SimFault, nth: u32) -> Result<(), SimError> {
-        let armed = Some(Armed { fault, left: nth.max(1) });
+    pub fn arm(&self, volume: VolumeUuid, fault: SimFault, when: When) -> Result<(), SimError> {
+        let armed = Some(Armed { fault, countdown: when.countdown() });
         self.cell(volume)?.write().armed = armed;
         Ok(())
     }
@@ -75,9 +91,8 @@ impl Volume {
         let Some(armed) = self.armed.as_mut().filter(|armed| armed.fault == fault) else {
             return false;
         };
-        armed.left -= 1;
-        let met = armed.left == 0;
-        if met {
+        let met = armed.countdown.meets();
+        if armed.countdown.is_over() {
             self.armed = None;
         }
         met
