@@ -350,7 +350,7 @@ fn an_armed_fault_is_met_once_at_its_call_and_can_be_taken_back() {
     world.array.arm(world.volume, SimFault::Metadata, crate::sim::When::once(1)).unwrap();
     assert!(world.array.disarm(world.volume), "nothing met it");
     assert_eq!(device.write_bytes(0, &[1; BLOCK]), Ok(()));
-    for fault in SimFault::ALL {
+    for &fault in SimFault::ALL {
         assert_eq!(SimFault::from_name(fault.name()), Some(fault));
     }
 }

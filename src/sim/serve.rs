@@ -197,9 +197,6 @@ pub fn serve(
         profile: config.profile,
         faults: config.faults.clone(),
     };
-    for fault in &config.faults {
-        arm(&array, &volumes, *fault)?;
-    }
     let server = server::start(array.clone(), server_config)?;
     let secrets = Secrets::write(&server).map_err(ServeError::Files)?;
     let files = volumes.iter().map(|volume| {
@@ -210,6 +207,10 @@ pub fn serve(
     let attachment = Attachment::new(files.and_later(clones_of(&array)), config.attach)?;
     for (volume, path) in volumes.iter_mut().zip(attachment.paths()) {
         volume.device = Some(path.clone());
+    }
+    // Whatever attaching them read is not counted.
+    for fault in &config.faults {
+        arm(&array, &volumes, *fault)?;
     }
     ready(&Ready {
         v: 1,

@@ -176,7 +176,7 @@ pub fn faults() -> Vec<FaultRow> {
         let row = fault.row();
         FaultRow { name: row.name.to_owned(), side: "api", ends: row.ends, about: row.about }
     });
-    let data = SimFault::ALL.into_iter().map(|fault| FaultRow {
+    let data = SimFault::ALL.iter().map(|fault| FaultRow {
         name: format!("data:{}", fault.name()),
         side: "data",
         ends: fault.ends(),
