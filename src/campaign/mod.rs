@@ -22,6 +22,7 @@ pub mod digest;
 pub mod doctor;
 pub mod embedded;
 pub mod explore;
+pub mod faults;
 pub mod finding;
 pub mod generated;
 pub mod inproc;

@@ -33,6 +33,9 @@ pub enum WiredError {
     /// No server.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The server cannot listen any more.
+    #[error("the embedded server cannot listen: {0}")]
+    Listen(#[source] std::io::Error),
     /// The server's token cannot be used.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -113,7 +116,7 @@ impl Wires {
         // Taken in a statement of its own, or the lock would be held while starting.
         let waiting = self.idle().pop();
         if let Some(wire) = waiting {
-            wire.server.serve_instead(array.clone());
+            wire.server.serve_instead(array.clone(), &[]).map_err(WiredError::Listen)?;
             wire.client.forget_snapshots();
             return Ok(wire);
         }

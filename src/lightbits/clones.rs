@@ -93,7 +93,7 @@ impl Clones for LightbitsClient {
             {
                 return match http.conclude(&call, tried, &tries) {
                     Err(ApiError::NotFound(_)) => Ok(()),
-                    concluded => concluded.map(|_| ()),
+                    concluded => self.decoded(&call, &concluded?.body, wire::decode_done),
                 };
             }
         }

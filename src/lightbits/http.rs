@@ -296,9 +296,13 @@ impl Http {
                     return Err(Failure::Lost("no whole answer in time".to_owned()));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Failure::Lost("the sending thread broke off".to_owned()));
-                }
+                Err(RecvTimeoutError::Disconnected) => match thread.join() {
+                    // A bug of ours must not be taken for the network's.
+                    Err(panic) => std::panic::resume_unwind(panic),
+                    Ok(()) => {
+                        return Err(Failure::Lost("the sending thread broke off".to_owned()));
+                    }
+                },
             }
         }
     }

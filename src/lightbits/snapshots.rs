@@ -8,7 +8,7 @@
 use super::client::LightbitsClient;
 use super::http::{Call, Failure, Method, Tried};
 use super::retry::{Limits, Tries};
-use super::wire::{NewSnapshot, decode_snapshot};
+use super::wire::{NewSnapshot, decode_done, decode_snapshot};
 use crate::array::{ApiError, Reply, SnapshotInfo, SnapshotState};
 use crate::block::{SnapshotName, SnapshotUuid, VolumeUuid};
 
@@ -143,7 +143,7 @@ pub(super) fn delete(client: &LightbitsClient, uuid: SnapshotUuid) -> Result<(),
         if step == Next::Conclude {
             return match http.conclude(&call, tried, &tries) {
                 Err(ApiError::NotFound(_)) if in_doubt => Ok(()),
-                concluded => concluded.map(|_| ()),
+                concluded => client.decoded(&call, &concluded?.body, decode_done),
             };
         }
         in_doubt |= step == Next::LookAfterDoubt;

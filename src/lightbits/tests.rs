@@ -356,6 +356,22 @@ fn a_deletion_that_failed_counts_if_the_snapshot_is_leaving() {
 }
 
 #[test]
+fn a_deletion_is_not_taken_for_done_when_a_page_or_an_error_comes_with_its_success() {
+    let page = Act::raw(200, "content-type: text/html\r\n", "<h1>Log in</h1>");
+    let error = Act::ok(r#"{"error":"internal error","code":13}"#);
+    for act in [page, error] {
+        let (client, server) = meet(vec![act.clone()]);
+        let refused = client.delete_snapshot(SNAP).expect_err("it was not done");
+        assert!(matches!(refused, ApiError::Malformed { .. }), "{act:?}: {refused}");
+        assert_eq!(server.lines().len(), 1, "nothing is repeated blindly");
+    }
+    for body in ["", "{}", &snapshot_json(VOLUME, "Deleting")] {
+        let (client, _server) = meet(vec![Act::ok(body)]);
+        client.delete_snapshot(SNAP).unwrap_or_else(|e| panic!("{body:?}: {e}"));
+    }
+}
+
+#[test]
 fn listings_are_read_to_the_end_and_one_that_repeats_is_refused() {
     let page = |first: u128, count: u128| {
         let one = |id: u128| {

@@ -246,6 +246,19 @@ fn no_list<T>(body: &[u8], name: &str) -> Result<Vec<T>, Wrong> {
     }
 }
 
+/// The answer to a call that has nothing to tell: an object or nothing at all. A proxy's page or an
+/// error that came with a success status says that it was *not* done.
+pub(super) fn decode_done(body: &[u8]) -> Result<(), String> {
+    if body.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    let keys = decode::<BTreeMap<String, IgnoredAny>>(body)?;
+    match keys.keys().find(|key| ["error", "message", "code"].contains(&key.as_str())) {
+        None => Ok(()),
+        Some(key) => Err(format!("an error body (field `{key}`) came with a success status")),
+    }
+}
+
 /// Whether `body` is a JSON object, as the server's own errors are and a proxy's are not.
 pub(crate) fn is_json_object(body: &[u8]) -> bool {
     serde_json::from_slice::<Object<BTreeMap<String, IgnoredAny>>>(body).is_ok()

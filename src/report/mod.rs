@@ -6,6 +6,7 @@
 mod campaign;
 mod console;
 mod coverage;
+mod faults;
 mod finding;
 mod jsonl;
 mod junit;
@@ -19,6 +20,7 @@ pub use campaign::{
 };
 pub use console::{Console, Style};
 pub use coverage::{Reached, coverage_lines};
+pub use faults::{FaultFigures, FaultRow, fault_figures, fault_lines};
 pub use finding::{Again, finding_lines, step_lines};
 pub use jsonl::JsonLines;
 pub use junit::junit;

@@ -219,8 +219,8 @@ impl Op {
     }
 }
 
-/// A fault that the run itself injects. The kinds are those of `safety.md`; this step of the
-/// project injects none, so the fault layer refuses to run a step that carries one.
+/// A fault that the run itself injects. The kinds are those of a simulated array's data plane; a
+/// target that knows none skips a step that carries one.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {

@@ -57,11 +57,25 @@ pub trait ByteVolume: Send + Sync + 'static {
     /// # Errors
     /// The volume's.
     fn read_bytes(&self, at: u64, buf: &mut [u8]) -> Result<(), SimIoError>;
+    /// As [`ByteVolume::read_bytes`], but may answer that it read less.
+    ///
+    /// # Errors
+    /// The volume's.
+    fn read_some(&self, at: u64, buf: &mut [u8]) -> Result<usize, SimIoError> {
+        self.read_bytes(at, buf).map(|()| buf.len())
+    }
     /// Writes all of `data` at byte `at`; the span lies inside the volume.
     ///
     /// # Errors
     /// The volume's.
     fn write_bytes(&self, at: u64, data: &[u8]) -> Result<(), SimIoError>;
+    /// As [`ByteVolume::write_bytes`], but may answer that it took less.
+    ///
+    /// # Errors
+    /// The volume's.
+    fn write_some(&self, at: u64, data: &[u8]) -> Result<usize, SimIoError> {
+        self.write_bytes(at, data).map(|()| data.len())
+    }
     /// Discards whole blocks inside the volume, counted in bytes.
     ///
     /// # Errors
@@ -85,6 +99,12 @@ impl ByteVolume for SimDevice {
     }
     fn read_bytes(&self, at: u64, buf: &mut [u8]) -> Result<(), SimIoError> {
         SimDevice::read_bytes(self, at, buf)
+    }
+    fn read_some(&self, at: u64, buf: &mut [u8]) -> Result<usize, SimIoError> {
+        SimDevice::read_some(self, at, buf)
+    }
+    fn write_some(&self, at: u64, data: &[u8]) -> Result<usize, SimIoError> {
+        SimDevice::write_some(self, at, data)
     }
     fn write_bytes(&self, at: u64, data: &[u8]) -> Result<(), SimIoError> {
         SimDevice::write_bytes(self, at, data)
@@ -353,10 +373,10 @@ impl Directory {
         let volume = self.volume(ino)?;
         let len = clip(volume.size_bytes(), at, buf.len());
         let buf = &mut buf[..len];
-        if len > 0 {
-            volume.read_bytes(at, buf).map_err(errno)?;
+        if len == 0 {
+            return Ok(0);
         }
-        Ok(len)
+        volume.read_some(at, buf).map_err(errno)
     }
 
     fn write(&self, ino: INodeNo, at: u64, data: &[u8]) -> Result<u32, Errno> {
@@ -365,8 +385,8 @@ impl Directory {
         if len == 0 && !data.is_empty() {
             return Err(Errno::ENOSPC);
         }
-        volume.write_bytes(at, &data[..len]).map_err(errno)?;
-        u32::try_from(len).map_err(|_| Errno::EINVAL)
+        let taken = volume.write_some(at, &data[..len]).map_err(errno)?;
+        u32::try_from(taken).map_err(|_| Errno::EINVAL)
     }
 
     /// As `fallocate` on a block device: whole blocks; past the end is cut off when the size is to
@@ -406,9 +426,10 @@ fn clip(size: u64, at: u64, len: usize) -> usize {
 /// What a program that uses the file gets to see of a volume's error.
 fn errno(error: SimIoError) -> Errno {
     match error {
-        SimIoError::Deleted => Errno::ENODEV,
-        SimIoError::PastEnd => Errno::ENOSPC,
-        SimIoError::NoContents | SimIoError::TrackingRecord => Errno::EIO,
+        SimIoError::Deleted | SimIoError::Gone => Errno::ENODEV,
+        SimIoError::PastEnd | SimIoError::NoSpace => Errno::ENOSPC,
+        SimIoError::ReadOnly => Errno::EROFS,
+        SimIoError::NoContents | SimIoError::TrackingRecord | SimIoError::Medium => Errno::EIO,
     }
 }
 

@@ -338,19 +338,19 @@ fn each_freedom_is_really_taken_and_none_without_leave() {
 fn an_armed_fault_is_met_once_at_its_call_and_can_be_taken_back() {
     let world = World::new(Freedoms::NONE, 1);
     let device = world.array.device(world.volume).unwrap();
-    world.array.arm(world.volume, SimFault::ShortWrite, 2).unwrap();
+    world.array.arm(world.volume, SimFault::ShortWrite, crate::sim::When::once(2)).unwrap();
     // A single block cannot be shortened and does not count.
     assert_eq!(device.write_some(0, &[1; BLOCK]), Ok(BLOCK));
     assert_eq!(device.write_some(0, &[1; 3 * BLOCK]), Ok(3 * BLOCK));
     assert_eq!(device.write_some(0, &[2; 3 * BLOCK]), Ok(BLOCK));
     assert_eq!(device.write_some(0, &[3; 3 * BLOCK]), Ok(3 * BLOCK));
     assert!(!world.array.disarm(world.volume), "it was met");
-    world.array.arm(world.volume, SimFault::Metadata, 1).unwrap();
+    world.array.arm(world.volume, SimFault::Metadata, crate::sim::When::once(1)).unwrap();
     assert_eq!(device.zero_bytes(0, 64), Err(SimIoError::TrackingRecord));
-    world.array.arm(world.volume, SimFault::Metadata, 1).unwrap();
+    world.array.arm(world.volume, SimFault::Metadata, crate::sim::When::once(1)).unwrap();
     assert!(world.array.disarm(world.volume), "nothing met it");
     assert_eq!(device.write_bytes(0, &[1; BLOCK]), Ok(()));
-    for fault in SimFault::ALL {
+    for &fault in SimFault::ALL {
         assert_eq!(SimFault::from_name(fault.name()), Some(fault));
     }
 }

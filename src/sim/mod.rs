@@ -12,7 +12,9 @@
 //!
 //! [`SimConfig::freedoms`] makes it take what an honest array may take (`legal`).
 //!
-//! Not covered: what the wire may do to an answer that the array gave.
+//! [`hostile`] is what goes wrong on the wire, [`SimFault`] what goes wrong on a device.
+//!
+//! Not covered: faults of the host that the array runs on.
 
 mod array;
 pub mod attach;
@@ -22,6 +24,7 @@ mod diff;
 mod faults;
 mod fingerprint;
 pub mod fuse;
+pub mod hostile;
 pub mod jwt;
 mod legal;
 pub mod loopdev;
@@ -36,6 +39,7 @@ mod store;
 pub mod tls;
 mod tracking;
 mod volume;
+mod when;
 pub mod wire;
 
 #[cfg(test)]
@@ -53,8 +57,10 @@ pub use array::SimArray;
 pub use bugs::{Bug, BugSpec};
 pub use faults::SimFault;
 pub use fingerprint::NameBlock;
+pub use routes::Call as ApiCall;
 pub use tracking::Preload;
 pub use volume::{SimDevice, SimIoError};
+pub use when::When;
 
 use crate::block::{
     BlockSize, CloneFullDiff, Freedoms, LbaCount, RollbackKind, SnapshotUuid, VolumeUuid,

@@ -4,6 +4,7 @@
 use super::SimFault;
 use super::array::SimArray;
 use super::volume::{SimDevice, SimIoError};
+use super::when::When;
 use super::{SimError, SimPage, SimSnapshotInfo, SimSnapshotState};
 use crate::array::{
     ApiError, Array, BlockDevice, DeviceError, Reply, SnapshotInfo, SnapshotState, VolumeInfo,
@@ -195,7 +196,7 @@ impl Array for SimArray {
 
     fn arm_fault(&self, volume: VolumeUuid, kind: &str, nth: u32) -> Result<(), ApiError> {
         let fault = SimFault::from_name(kind).ok_or(ApiError::Unsupported("that fault"))?;
-        self.arm(volume, fault, nth)
+        self.arm(volume, fault, When::once(nth))
             .map_err(|e| api_error(format!("arm {kind} on volume {volume}"), &e))
     }
 

@@ -3,8 +3,10 @@
 //! Follows the vendor's gateway (`lightbits-api.md` sections 1, 2 and 5): what is not routed answers
 //! plain text; unknown query keys are ignored, known ones are case-sensitive and a bad value is 400;
 //! a trailing slash is an empty last segment, which is how objects are fetched by name. The calls
-//! themselves are in [`super::calls`]. Not covered: HTTP and TLS ([`super::server`]), faults.
+//! themselves are in [`super::calls`], what goes wrong on the way in [`super::hostile`]. Not covered:
+//! HTTP and TLS ([`super::server`]).
 
+use super::hostile::{Carried, FaultSpec, MetFault, Script};
 use super::jwt::{Access, TokenKey, now_unix_s};
 use super::notes::Notes;
 use super::wire::{Cluster, Profile, error_json};
@@ -47,6 +49,10 @@ pub(super) struct Reply {
 impl Reply {
     fn json(status: u16, body: String) -> Reply {
         Reply { status, content_type: "application/json", body }
+    }
+    /// The answer to a call that has nothing to say.
+    pub(super) fn nothing() -> Reply {
+        Reply::json(200, "{}".to_owned())
     }
     fn plain(status: u16, body: &str) -> Reply {
         Reply { status, content_type: "text/plain; charset=utf-8", body: format!("{body}\n") }
@@ -95,22 +101,77 @@ impl From<SimError> for Refusal {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Call {
+/// A call of the API.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Call {
+    /// The API's version.
     Version,
+    /// The cluster, for its administrator.
     Cluster,
+    /// The cluster, for its tenants.
     ClusterInfo,
+    /// All volumes of the project.
     ListVolumes,
+    /// One volume.
     GetVolume,
+    /// A new volume or a clone.
     CreateVolume,
+    /// Size, access or labels of a volume.
     UpdateVolume,
+    /// The end of a volume.
     DeleteVolume,
+    /// A volume back to one of its snapshots.
     Rollback,
+    /// All snapshots of the project.
     ListSnapshots,
+    /// One snapshot.
     GetSnapshot,
+    /// A new snapshot.
     CreateSnapshot,
+    /// The end of a snapshot.
     DeleteSnapshot,
+    /// A page of a diff.
     Diff,
+}
+
+impl Call {
+    /// All of them.
+    pub const ALL: &[Call] = &[
+        Call::Version,
+        Call::Cluster,
+        Call::ClusterInfo,
+        Call::ListVolumes,
+        Call::GetVolume,
+        Call::CreateVolume,
+        Call::UpdateVolume,
+        Call::DeleteVolume,
+        Call::Rollback,
+        Call::ListSnapshots,
+        Call::GetSnapshot,
+        Call::CreateSnapshot,
+        Call::DeleteSnapshot,
+        Call::Diff,
+    ];
+
+    /// The stable name, as in the script of a misbehaving server.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Call::Version => "version",
+            Call::Cluster => "cluster",
+            Call::ClusterInfo => "cluster-info",
+            Call::ListVolumes => "list-volumes",
+            Call::GetVolume => "get-volume",
+            Call::CreateVolume => "create-volume",
+            Call::UpdateVolume => "update-volume",
+            Call::DeleteVolume => "delete-volume",
+            Call::Rollback => "rollback",
+            Call::ListSnapshots => "list-snapshots",
+            Call::GetSnapshot => "get-snapshot",
+            Call::CreateSnapshot => "create-snapshot",
+            Call::DeleteSnapshot => "delete-snapshot",
+            Call::Diff => "diff",
+        }
+    }
 }
 
 /// Every route below `/api/v2/`; a segment in braces matches anything, also nothing.
@@ -275,6 +336,8 @@ pub(super) struct Api {
     pub(super) clock_zero: Duration,
     pub(super) notes: Mutex<Notes>,
     key: Arc<TokenKey>,
+    /// What goes wrong on the way.
+    script: Script,
 }
 
 impl Api {
@@ -285,6 +348,7 @@ impl Api {
         project: String,
         profile: Profile,
         addr: SocketAddr,
+        faults: &[FaultSpec],
     ) -> Api {
         let cluster = Cluster {
             uuid: Uuid::new_v4().to_string(),
@@ -303,14 +367,25 @@ impl Api {
             clock_zero,
             notes: Mutex::new(Notes::default()),
             key,
+            script: Script::new(faults),
         }
     }
 
-    /// The API of another array at the same address: its calls are counted anew, and the tokens stay
-    /// good.
-    pub(super) fn of_another(&self, array: SimArray, addr: SocketAddr) -> Api {
+    /// The API of another array at the same address, with faults of its own: its calls are counted
+    /// anew, and the tokens stay good.
+    pub(super) fn of_another(
+        &self,
+        array: SimArray,
+        addr: SocketAddr,
+        faults: &[FaultSpec],
+    ) -> Api {
         let key = Arc::clone(&self.key);
-        Api::new(array, key, self.project.clone(), self.profile, addr)
+        Api::new(array, key, self.project.clone(), self.profile, addr, faults)
+    }
+
+    /// Faults that happened so far, in order.
+    pub(super) fn met(&self) -> Vec<MetFault> {
+        self.script.met()
     }
 
     /// The key of its tokens.
@@ -338,7 +413,16 @@ impl Api {
         status.filter(|_| repeatable)
     }
 
-    /// Answers one request.
+    /// Answers one request as the script of faults has it.
+    pub(super) fn carry(&self, request: &Request<'_>) -> Carried {
+        let path = percent_decode(request.path);
+        match path.map(|path| route(request.method, &path)) {
+            Some(Routed::To(call, captured)) => self.script.play(self, call, &captured, request),
+            _ => Carried::Answer(self.answer(request).into()),
+        }
+    }
+
+    /// Answers one request honestly.
     pub(super) fn answer(&self, request: &Request<'_>) -> Reply {
         let Some(path) = percent_decode(request.path) else {
             return Reply::plain(400, "Bad Request");

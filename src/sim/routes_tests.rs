@@ -77,7 +77,7 @@ fn api() -> Api {
     let volume = array.create_volume("v", crate::block::LbaCount::new(640), None).unwrap();
     array.create_snapshot(volume, "s").unwrap();
     let addr = SocketAddr::from(([127, 0, 0, 1], 1));
-    Api::new(array, Arc::new(TokenKey::generate().unwrap()), "p".to_owned(), Profile::A, addr)
+    Api::new(array, Arc::new(TokenKey::generate().unwrap()), "p".to_owned(), Profile::A, addr, &[])
 }
 
 /// Paths near the real ones, so that what is behind the routes is reached.
@@ -151,7 +151,7 @@ fn many_answers(freedoms: crate::block::Freedoms) -> Vec<Reply> {
     let key = TokenKey::generate().unwrap();
     let token = key.mint(&Claims::admin("p", LIFETIME_S)).unwrap();
     let addr = ([127, 0, 0, 1], 1).into();
-    let api = Api::new(array, Arc::new(key), "p".to_owned(), Profile::A, addr);
+    let api = Api::new(array, Arc::new(key), "p".to_owned(), Profile::A, addr, &[]);
     let authorization = format!("Bearer {token}");
     let request = Request {
         method: "GET",

@@ -6,6 +6,7 @@
 
 use super::attach::{AttachError, AttachKind, Attachment};
 use super::fuse::{ByteVolume, Files, Later, VolumeFile};
+use super::hostile::FaultSpec;
 use super::server::{self, RunningServer, ServerConfig};
 use super::wire::Profile;
 use super::{Bug, Preload, SimArray, SimConfig, SimError};
@@ -55,6 +56,8 @@ pub struct ServeConfig {
     pub partial_while_creating: bool,
     /// How long a new snapshot stays Creating, and a deleted one Deleting.
     pub delay: Duration,
+    /// What goes wrong, on the wire and on the volumes.
+    pub faults: Vec<FaultSpec>,
 }
 
 impl Default for ServeConfig {
@@ -74,6 +77,7 @@ impl Default for ServeConfig {
             preload: None,
             partial_while_creating: false,
             delay: Duration::from_millis(10),
+            faults: Vec::new(),
         }
     }
 }
@@ -123,6 +127,9 @@ pub enum ServeError {
     /// No volume can have this size.
     #[error("a volume cannot have {0} bytes; --size takes a multiple of 4096 above zero")]
     Size(u64),
+    /// A fault is to happen on a volume that there is not.
+    #[error("there is no {0} volume that could fail; --neighbour adds one")]
+    NoVolume(Role),
     /// The array refused its volumes.
     #[error("cannot set up the simulated array: {0}")]
     Array(#[from] SimError),
@@ -188,6 +195,7 @@ pub fn serve(
         listen: config.listen,
         project: config.project.clone(),
         profile: config.profile,
+        faults: config.faults.clone(),
     };
     let server = server::start(array.clone(), server_config)?;
     let secrets = Secrets::write(&server).map_err(ServeError::Files)?;
@@ -199,6 +207,10 @@ pub fn serve(
     let attachment = Attachment::new(files.and_later(clones_of(&array)), config.attach)?;
     for (volume, path) in volumes.iter_mut().zip(attachment.paths()) {
         volume.device = Some(path.clone());
+    }
+    // Whatever attaching them read is not counted.
+    for fault in &config.faults {
+        arm(&array, &volumes, *fault)?;
     }
     ready(&Ready {
         v: 1,
@@ -217,6 +229,14 @@ pub fn serve(
     server.stop();
     let removed = secrets.folder.close().map_err(ServeError::Files);
     detached.and(removed)
+}
+
+/// Arms a fault of a volume's data plane; those of the wire are the server's.
+fn arm(array: &SimArray, volumes: &[ReadyVolume], fault: FaultSpec) -> Result<(), ServeError> {
+    let FaultSpec::Data { fault, volume, when } = fault else { return Ok(()) };
+    let of = volumes.iter().find(|known| known.role == volume);
+    let of = of.ok_or(ServeError::NoVolume(volume))?;
+    Ok(array.arm(of.uuid, fault, when)?)
 }
 
 /// The clones that there are whenever somebody looks, as files beside the volumes.

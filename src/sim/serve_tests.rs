@@ -145,3 +145,45 @@ fn the_end_of_the_input_is_waited_for_and_its_contents_ignored() {
     drop(writer);
     waiting.join().expect("no panic");
 }
+
+#[test]
+fn a_file_of_a_volume_fails_as_the_faults_say() {
+    use std::os::unix::fs::FileExt as _;
+    let faults = ["data:enospc@source:2+", "data:eio-read@target:1", "data:lost@neighbour:1"];
+    let faults = faults.iter().map(|spec| spec.parse().expect("a fault")).collect();
+    let attach = AttachKind::Fuse;
+    let served = start(ServeConfig { neighbour: true, attach, faults, ..small() });
+    let Some(ready) = served.ready.clone() else {
+        let error = served.end().expect_err("it was not ready");
+        assert!(matches!(error, ServeError::Attach(_)), "{error}");
+        return crate::testing::left_out(&error);
+    };
+    let open = |at: usize| {
+        let path = ready.volumes.get(at).and_then(|volume| volume.device.clone()).expect("a file");
+        OpenOptions::new().read(true).write(true).open(path).expect("opens")
+    };
+    let code = |result: io::Result<()>| result.err().and_then(|error| error.raw_os_error());
+    let (source, target, neighbour) = (open(0), open(1), open(2));
+    let block = [7; 4096];
+    assert_eq!(code(source.write_all_at(&block, 0)), None);
+    for at in [0, 4096] {
+        assert_eq!(code(source.write_all_at(&block, at)), Some(libc::ENOSPC));
+    }
+    let mut read = [1; 4096];
+    assert_eq!(code(target.read_exact_at(&mut read, 0)), Some(libc::EIO));
+    assert_eq!(code(target.read_exact_at(&mut read, 0)), None);
+    assert_eq!(code(neighbour.write_all_at(&block, 0)), None, "it says that it wrote");
+    neighbour.read_exact_at(&mut read, 0).expect("reads");
+    assert_eq!(read, [0; 4096], "and did not");
+    drop((source, target, neighbour));
+    served.end().expect("all taken away");
+}
+
+#[test]
+fn a_fault_of_a_volume_that_there_is_not_is_refused() {
+    let faults = vec!["data:lost@neighbour:1".parse().expect("a fault")];
+    let served = start(ServeConfig { faults, attach: AttachKind::None, ..small() });
+    assert!(served.ready.is_none());
+    let error = served.end().expect_err("there is no neighbour").to_string();
+    assert!(error.contains("no neighbour volume"), "{error}");
+}

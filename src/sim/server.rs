@@ -2,27 +2,30 @@
 //!
 //! Listens on loopback only. Every accepted socket has TCP_NODELAY: the answers are small, and a
 //! delayed acknowledgement would cost 40 ms each. What is answered is `super::routes`; this file
-//! only carries it. Not covered: HTTP/2, faults.
+//! only carries it, or lets it break as the script of faults (`super::hostile`) says. Not covered:
+//! HTTP/2.
 
 use super::SimArray;
+use super::hostile::{Answer, Carried, Delivery, FaultSpec, MetFault, Socket, Stream};
 use super::jwt::{Claims, KeyError, LIFETIME_S, TokenKey};
 use super::routes::{Api, Reply, Request};
 use super::tls::{Identity, TlsError};
 use super::wire::Profile;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 /// Connections served at once; further ones wait.
@@ -36,6 +39,8 @@ const HEADERS_MAX: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A kept-alive connection may be idle this long: a test copies for minutes between two calls.
 const IDLE: Duration = Duration::from_secs(600);
+/// How long a server refuses connections after a fault that happens once.
+const REFUSES_FOR: Duration = Duration::from_millis(30);
 /// How long [`RunningServer::stop`] waits for answers under way.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 
@@ -48,6 +53,8 @@ pub struct ServerConfig {
     pub project: String,
     /// How JSON is written.
     pub profile: Profile,
+    /// What goes wrong on the wire; faults of the data plane are the caller's to arm.
+    pub faults: Vec<FaultSpec>,
 }
 
 impl Default for ServerConfig {
@@ -57,6 +64,7 @@ impl Default for ServerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             project: "default".to_owned(),
             profile: Profile::A,
+            faults: Vec::new(),
         }
     }
 }
@@ -101,13 +109,62 @@ pub struct RunningServer {
     runtime: Option<Runtime>,
 }
 
-/// The API that requests are answered by at the moment.
-struct Front(RwLock<Arc<Api>>);
+/// What connections are served by, and the task that accepts them.
+struct Front {
+    addr: SocketAddr,
+    tls: TlsAcceptor,
+    /// The API that requests are answered by at the moment.
+    api: RwLock<Arc<Api>>,
+    /// None while connections are refused.
+    gate: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl Front {
     fn now(&self) -> Arc<Api> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.api.read().unwrap_or_else(PoisonError::into_inner))
     }
+
+    fn gate(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Listens, if it does not; inside the runtime.
+    fn open(self: &Arc<Front>, listener: Option<TcpListener>) -> io::Result<()> {
+        let mut gate = self.gate();
+        if gate.is_some() {
+            return Ok(());
+        }
+        let listener = match listener {
+            Some(listener) => listener,
+            None => listen(self.addr)?,
+        };
+        *gate = Some(tokio::spawn(accept(listener, Arc::clone(self))));
+        Ok(())
+    }
+
+    /// Listens no more, for a moment or for ever.
+    async fn refuse(self: Arc<Front>, for_ever: bool) {
+        let Some(gate) = self.gate().take() else { return };
+        gate.abort();
+        // Once it has ended the socket is closed, and the system refuses for us.
+        let _aborted = gate.await;
+        if for_ever {
+            return;
+        }
+        tokio::spawn(async move {
+            tokio::time::sleep(REFUSES_FOR).await;
+            // Somebody may have taken the port meanwhile.
+            while self.open(None).is_err() {
+                tokio::time::sleep(REFUSES_FOR).await;
+            }
+        });
+    }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let listener = StdListener::bind(addr)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 impl fmt::Debug for RunningServer {
@@ -131,10 +188,23 @@ impl RunningServer {
         self.api.now().key().mint(claims)
     }
 
-    /// Serves another array from the next request on, under the same address, certificate and token.
-    pub fn serve_instead(&self, array: SimArray) {
-        let next = Arc::new(self.api.now().of_another(array, self.addr));
-        *self.api.0.write().unwrap_or_else(PoisonError::into_inner) = next;
+    /// Serves another array from the next request on, under the same address, certificate and
+    /// token, and with these faults.
+    ///
+    /// # Errors
+    /// If it refused connections and cannot listen again.
+    pub fn serve_instead(&self, array: SimArray, faults: &[FaultSpec]) -> io::Result<()> {
+        let next = Arc::new(self.api.now().of_another(array, self.addr, faults));
+        *self.api.api.write().unwrap_or_else(PoisonError::into_inner) = next;
+        match self.runtime.as_ref().map(Runtime::handle) {
+            Some(runtime) => reopen(runtime, &self.api),
+            None => Ok(()),
+        }
+    }
+
+    /// Faults that happened since it serves this array, in order.
+    pub fn faults_met(&self) -> Vec<MetFault> {
+        self.api.now().met()
     }
 
     /// Ends it, waiting a little for answers under way.
@@ -143,6 +213,11 @@ impl RunningServer {
             runtime.shutdown_timeout(STOP_WAIT);
         }
     }
+}
+
+fn reopen(runtime: &Handle, front: &Arc<Front>) -> io::Result<()> {
+    let _inside = runtime.enter();
+    front.open(None)
 }
 
 impl Drop for RunningServer {
@@ -172,8 +247,14 @@ pub fn start(array: SimArray, config: ServerConfig) -> Result<RunningServer, Ser
     let listener = StdListener::bind(config.listen).map_err(io_error)?;
     listener.set_nonblocking(true).map_err(io_error)?;
     let addr = listener.local_addr().map_err(io_error)?;
-    let api = Api::new(array, Arc::new(key), config.project, config.profile, addr);
-    let api = Arc::new(Front(RwLock::new(Arc::new(api))));
+    let (project, profile) = (config.project, config.profile);
+    let api = Api::new(array, Arc::new(key), project, profile, addr, &config.faults);
+    let api = Arc::new(Front {
+        addr,
+        tls: TlsAcceptor::from(identity.server),
+        api: RwLock::new(Arc::new(api)),
+        gate: Mutex::new(None),
+    });
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -181,11 +262,11 @@ pub fn start(array: SimArray, config: ServerConfig) -> Result<RunningServer, Ser
         .enable_all()
         .build()
         .map_err(io_error)?;
-    let listener = {
+    {
         let _inside = runtime.enter();
-        TcpListener::from_std(listener).map_err(io_error)?
-    };
-    runtime.spawn(accept(listener, TlsAcceptor::from(identity.server), Arc::clone(&api)));
+        let listener = TcpListener::from_std(listener).map_err(io_error)?;
+        api.open(Some(listener)).map_err(io_error)?;
+    }
     Ok(RunningServer {
         addr,
         pin_sha256: identity.pin_sha256,
@@ -196,8 +277,8 @@ pub fn start(array: SimArray, config: ServerConfig) -> Result<RunningServer, Ser
     })
 }
 
-/// Takes connections until the runtime ends.
-async fn accept(listener: TcpListener, tls: TlsAcceptor, api: Arc<Front>) {
+/// Takes connections until it is aborted or the runtime ends.
+async fn accept(listener: TcpListener, api: Arc<Front>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     // The semaphore is never closed.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
@@ -206,25 +287,27 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, api: Arc<Front>) {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let (tls, api) = (tls.clone(), Arc::clone(&api));
+        let api = Arc::clone(&api);
         tokio::spawn(async move {
-            serve_connection(socket, tls, api).await;
+            serve_connection(socket, api).await;
             drop(place);
         });
     }
 }
 
 /// Serves one connection to its end. Whatever goes wrong on it concerns that client alone.
-async fn serve_connection(socket: TcpStream, tls: TlsAcceptor, api: Arc<Front>) {
+async fn serve_connection(socket: TcpStream, api: Arc<Front>) {
     if socket.set_nodelay(true).is_err() {
         return;
     }
-    let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, tls.accept(socket)).await else {
+    let reset = Arc::new(AtomicBool::new(false));
+    let socket = Socket::new(socket, Arc::clone(&reset));
+    let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, api.tls.accept(socket)).await else {
         return;
     };
     let service = service_fn(move |request| {
-        let api = api.now();
-        async move { Ok::<_, Infallible>(answer(&api, request).await) }
+        let (api, reset) = (Arc::clone(&api), Arc::clone(&reset));
+        async move { answer(api, &reset, request).await }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -232,16 +315,25 @@ async fn serve_connection(socket: TcpStream, tls: TlsAcceptor, api: Arc<Front>) 
         .max_buf_size(HEAD_MAX_BYTES)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    // An error here is a client that went away or broke the protocol.
+    // An error here is a client that went away or broke the protocol, or a fault that we play.
     let _ = connection.await;
 }
 
+/// A fault ends the connection instead of answering.
+#[derive(Debug, thiserror::Error)]
+#[error("a fault ends the connection")]
+struct HungUp;
+
 /// Reads the body, has the API answer, and dresses the answer up as HTTP.
-async fn answer(api: &Api, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
+async fn answer(
+    front: Arc<Front>,
+    reset: &AtomicBool,
+    request: hyper::Request<Incoming>,
+) -> Result<hyper::Response<Stream>, HungUp> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, BODY_MAX_BYTES).collect();
-    let reply = match tokio::time::timeout(PATIENCE, body).await {
-        Ok(Ok(body)) => api.answer(&Request {
+    let carried = match tokio::time::timeout(PATIENCE, body).await {
+        Ok(Ok(body)) => front.now().carry(&Request {
             method: head.method.as_str(),
             path: head.uri.path(),
             query: head.uri.query().unwrap_or_default(),
@@ -249,23 +341,47 @@ async fn answer(api: &Api, request: hyper::Request<Incoming>) -> hyper::Response
             if_match: text_header(&head.headers, &header::IF_MATCH),
             body: &body.to_bytes(),
         }),
-        Ok(Err(_)) => Reply::error(413, "request body is broken or longer than 1 MiB"),
-        Err(_) => Reply::error(408, "request body did not arrive in time"),
+        Ok(Err(_)) => {
+            Carried::Answer(Reply::error(413, "request body is broken or longer than 1 MiB").into())
+        }
+        Err(_) => Carried::Answer(Reply::error(408, "request body did not arrive in time").into()),
     };
-    respond(reply)
+    match carried {
+        Carried::Answer(answer) => {
+            if answer.delivery == Delivery::Reset {
+                reset.store(true, Ordering::Relaxed);
+            }
+            Ok(respond(answer))
+        }
+        Carried::HangUp => Err(HungUp),
+        Carried::Refuse { for_ever } => {
+            front.refuse(for_ever).await;
+            Err(HungUp)
+        }
+        // The client goes away some day, and this with it.
+        Carried::Silent => std::future::pending().await,
+    }
 }
 
-fn respond(reply: Reply) -> hyper::Response<Full<Bytes>> {
-    let mut response = hyper::Response::new(Full::new(Bytes::from(reply.body)));
+fn respond(answer: Answer) -> hyper::Response<Stream> {
     // Every status of the API is a valid one; anything else would be an error of the simulator.
-    *response.status_mut() = hyper::StatusCode::from_u16(reply.status)
+    let status = hyper::StatusCode::from_u16(answer.status)
         .unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+    let mut extra = HeaderMap::new();
+    extra.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    for (name, value) in &answer.headers {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            extra.insert(HeaderName::from_static(name), value);
+        }
+    }
+    let mut response = hyper::Response::new(answer.into_stream());
+    *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
-    if reply.status == 401 {
+    headers.extend(extra);
+    if status == hyper::StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if matches!(reply.status, 408 | 413) {
+    if matches!(status.as_u16(), 408 | 413) {
         // The rest of the body was not read, so the connection cannot be used again.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -656,3 +656,6 @@ fn broken_http_ends_one_connection_only() {
     let _ = huge_client.stream.read_to_end(&mut rest);
     rig.client.get("/api/v2/version").ok();
 }
+
+#[path = "server_fault_tests.rs"]
+mod faults;

@@ -2,7 +2,7 @@
 //! Not covered: snapshots' names and lives (`super::state`).
 
 use super::bugs::{Bug, BugSet};
-use super::faults::Armed;
+use super::faults::{Armed, Doing};
 use super::store::Store;
 use super::tracking::{CHUNK, Moment, Origin, REWRITE_BUGS, Touch, Tracking};
 use super::{SimError, SimFault, array::Shared, legal};
@@ -113,6 +113,18 @@ pub enum SimIoError {
     /// The array could not store the tracking record, so it did not store the data (EIO).
     #[error("the tracking record cannot be stored")]
     TrackingRecord,
+    /// The medium failed (EIO).
+    #[error("input/output error")]
+    Medium,
+    /// The pool is full (ENOSPC).
+    #[error("no space left on device")]
+    NoSpace,
+    /// The volume cannot be written any more (EROFS).
+    #[error("read-only file system")]
+    ReadOnly,
+    /// The device is gone (ENODEV).
+    #[error("no such device")]
+    Gone,
 }
 
 /// The data plane of one volume. Clones share the volume; any thread may use them.
@@ -141,16 +153,33 @@ impl SimDevice {
     /// Fills `buf` from byte `at`.
     ///
     /// # Errors
-    /// [`SimIoError::Deleted`] and [`SimIoError::PastEnd`].
+    /// [`SimIoError::Deleted`], [`SimIoError::PastEnd`], and what a fault makes it answer.
     pub fn read_bytes(&self, at: u64, buf: &mut [u8]) -> Result<(), SimIoError> {
+        let read = self.read_some(at, buf)?;
+        match buf.get_mut(read..) {
+            Some(rest) if !rest.is_empty() => self.read_bytes(at + read as u64, rest),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`SimDevice::read_bytes`], but answers how many bytes it read: all of them, unless a fault
+    /// ([`SimFault::ShortRead`]) leaves the end out.
+    ///
+    /// # Errors
+    /// As [`SimDevice::read_bytes`].
+    pub fn read_some(&self, at: u64, buf: &mut [u8]) -> Result<usize, SimIoError> {
         self.wait_if_slow(buf.len() as u64);
         let volume = self.cell.read();
         self.lbas(&volume, at, buf.len() as u64)?;
         if !self.shared.config.contents {
             return Err(SimIoError::NoContents);
         }
+        if volume.armed.is_some() {
+            drop(volume);
+            return self.read_with_fault(at, buf);
+        }
         volume.store.read(at, buf);
-        Ok(())
+        Ok(buf.len())
     }
 
     /// Stores `buf` from byte `at`, wholly, and marks every LBA it touches.
@@ -172,12 +201,12 @@ impl SimDevice {
     /// As [`SimDevice::read_bytes`], and [`SimIoError::TrackingRecord`] with nothing stored.
     pub fn write_some(&self, at: u64, buf: &[u8]) -> Result<usize, SimIoError> {
         self.wait_if_slow(buf.len() as u64);
-        let mut volume = self.cell.write();
+        let mut volume = self.enter(Doing::Change)?;
         let lbas = self.lbas(&volume, at, buf.len() as u64)?;
         if lbas.is_empty() {
             return Ok(buf.len());
         }
-        let taken = volume.taken_of(buf.len(), self.block().get());
+        let taken = volume.taken_of(SimFault::ShortWrite, buf.len(), self.block().get());
         let buf = buf.get(..taken).unwrap_or(buf);
         let lbas = self.lbas(&volume, at, buf.len() as u64)?;
         volume.reserve_record(self.shared.bugs)?;
@@ -186,7 +215,7 @@ impl SimDevice {
         if self.shared.bugs.is_empty() {
             self.mark_honestly(&mut volume, lbas, Touch::Write, Some((at, buf)));
             if self.shared.config.contents {
-                volume.store.write(at, buf);
+                volume.store_written(at, buf, self.block().get());
             }
         } else {
             volume.write_planted(self.shared.bugs, self.block(), at, buf, moment);
@@ -217,7 +246,7 @@ impl SimDevice {
     /// # Errors
     /// [`SimIoError::Deleted`].
     pub fn flush_bytes(&self) -> Result<(), SimIoError> {
-        let mut volume = self.cell.write();
+        let mut volume = self.enter(Doing::Flush)?;
         if volume.deleted {
             return Err(SimIoError::Deleted);
         }
@@ -226,7 +255,7 @@ impl SimDevice {
     }
 
     fn erase(&self, at: u64, len_bytes: u64, touch: Touch) -> Result<(), SimIoError> {
-        let mut volume = self.cell.write();
+        let mut volume = self.enter(Doing::Change)?;
         let lbas = self.lbas(&volume, at, len_bytes)?;
         if lbas.is_empty() {
             return Ok(());
@@ -447,9 +476,12 @@ impl Volume {
 impl From<SimIoError> for std::io::Error {
     fn from(error: SimIoError) -> std::io::Error {
         let kind = match error {
-            SimIoError::Deleted => std::io::ErrorKind::NotFound,
-            SimIoError::PastEnd => std::io::ErrorKind::StorageFull,
-            SimIoError::NoContents | SimIoError::TrackingRecord => std::io::ErrorKind::Other,
+            SimIoError::Deleted | SimIoError::Gone => std::io::ErrorKind::NotFound,
+            SimIoError::PastEnd | SimIoError::NoSpace => std::io::ErrorKind::StorageFull,
+            SimIoError::ReadOnly => std::io::ErrorKind::ReadOnlyFilesystem,
+            SimIoError::NoContents | SimIoError::TrackingRecord | SimIoError::Medium => {
+                std::io::ErrorKind::Other
+            }
         };
         std::io::Error::new(kind, error)
     }

@@ -505,7 +505,7 @@ const DATA: &[Witness] = &[
         Bug::MetadataIoErrorIgnored,
         |b| {
             let s0 = b.s();
-            b.array.arm(b.source, SimFault::Metadata, 1).unwrap();
+            b.array.arm(b.source, SimFault::Metadata, crate::sim::When::once(1)).unwrap();
             let written = b.array.device(b.source).unwrap().write_bytes(3 * BLOCK, &[1; 64]);
             b.array.restart(true);
             match (written, b.diff(b.s(), s0)) {

@@ -9,7 +9,8 @@ use crate::cli::failure::Failure;
 use crate::cli::select::nearest_of;
 use crate::engine::PROFILES;
 use crate::oracle::Kind;
-use crate::sim::Bug;
+use crate::sim::hostile::ApiFault;
+use crate::sim::{Bug, SimFault};
 use crate::suite::SUITE;
 use crate::sync::PipelineBug;
 use clap::{Args, ValueEnum};
@@ -38,12 +39,14 @@ pub enum What {
     Checks,
     /// The profiles of random checking.
     Profiles,
+    /// The faults that `sim serve --fault` injects.
+    Faults,
 }
 
 /// What to explain.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
-    /// A test, a planted bug, a kind of violation or a profile.
+    /// A test, a planted bug, a kind of violation, a profile or a fault.
     pub name: String,
 }
 
@@ -153,6 +156,35 @@ struct NamedRow<'a> {
     meaning: &'a str,
 }
 
+/// A fault, as `list faults` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct FaultRow {
+    /// Its name, as a SPEC begins.
+    pub name: String,
+    /// `api` or `data`.
+    pub side: &'static str,
+    /// What a run that meets it may come to.
+    pub ends: &'static [&'static str],
+    /// What it does.
+    #[serde(skip)]
+    pub about: &'static str,
+}
+
+/// The faults of both sides.
+pub fn faults() -> Vec<FaultRow> {
+    let api = ApiFault::ALL.iter().map(|fault| {
+        let row = fault.row();
+        FaultRow { name: row.name.to_owned(), side: "api", ends: row.ends, about: row.about }
+    });
+    let data = SimFault::ALL.iter().map(|fault| FaultRow {
+        name: format!("data:{}", fault.name()),
+        side: "data",
+        ends: fault.ends(),
+        about: fault.about(),
+    });
+    api.chain(data).collect()
+}
+
 /// Lists.
 ///
 /// # Errors
@@ -193,6 +225,12 @@ pub fn list(args: &ListArgs, context: &mut Context) -> Result<Exit, Failure> {
                 show(context, "profile", row, &text);
             }
         }
+        What::Faults => {
+            for fault in faults() {
+                let text = format!("{:<23}{}", fault.name, fault.about);
+                show(context, "fault", fault, &text);
+            }
+        }
     }
     Ok(Exit::Passed)
 }
@@ -212,15 +250,16 @@ pub fn explain(args: &ExplainArgs, context: &mut Context) -> Result<Exit, Failur
     let wanted = args.name.strip_prefix("test_").unwrap_or(&args.name);
     let lines = explanation(wanted).ok_or_else(|| {
         let tests = SUITE.iter().map(|spec| spec.name);
-        let bugs = bugs();
+        let (bugs, faults) = (bugs(), faults());
         let names = tests
             .chain(bugs.iter().map(|bug| bug.name))
+            .chain(faults.iter().map(|fault| fault.name.as_str()))
             .chain(KINDS.map(Kind::name))
             .chain(PROFILES.iter().map(|profile| profile.name));
         let near = nearest_of(wanted, names);
         let hint = near.map(|near| format!(", did you mean `{near}`")).unwrap_or_default();
         Failure::usage(format!(
-            "nothing is called `{}`{hint}; see `lbaudit list tests|bugs|checks|profiles`",
+            "nothing is called `{}`{hint}; see `lbaudit list tests|bugs|checks|profiles|faults`",
             args.name
         ))
     })?;
@@ -274,7 +313,17 @@ fn explanation(name: &str) -> Option<Vec<String>> {
             ]
         })
     };
-    test.or_else(bug).or_else(kind).or_else(profile)
+    let fault = || {
+        faults().into_iter().find(|fault| fault.name == name).map(|fault| {
+            vec![
+                format!("fault {} ({} side)", fault.name, fault.side),
+                fault.about.to_owned(),
+                format!("a run that meets it comes to {}", fault.ends.join(" or ")),
+                format!("try it: lbaudit sim serve --fault {}@2", fault.name),
+            ]
+        })
+    };
+    test.or_else(bug).or_else(kind).or_else(profile).or_else(fault)
 }
 
 #[cfg(test)]
@@ -316,6 +365,19 @@ mod tests {
             assert!(lines[0].contains(name) && lines.len() > 1, "{lines:?}");
         }
         assert_eq!(explanation("nonsense"), None);
+    }
+
+    #[test]
+    fn faults_of_both_sides_are_listed_and_end_as_something_we_know() {
+        let faults = faults();
+        assert!(faults.iter().any(|fault| fault.side == "data"));
+        for fault in &faults {
+            let known = |end: &&str| {
+                ["pass", "unknown"].contains(end) || KINDS.iter().any(|kind| kind.name() == *end)
+            };
+            assert!(fault.ends.iter().all(known), "{}: {:?}", fault.name, fault.ends);
+            assert!(explanation(&fault.name).is_some_and(|lines| lines.len() == 4));
+        }
     }
 
     #[test]

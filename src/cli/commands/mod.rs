@@ -9,6 +9,7 @@ pub mod clean;
 pub mod diff;
 pub mod doctor;
 pub mod explore;
+mod faults;
 mod hunt;
 mod judge;
 pub mod list;

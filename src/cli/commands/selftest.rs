@@ -1,7 +1,7 @@
 //! `lbaudit selftest`: whether the alarm rings. Here: `--fixed`, the table of planted bugs and the
 //! fixed tests that catch them.
 //!
-//! Not covered: the kill matrix (`super::matrix`), running the cases (`crate::campaign::selftest`).
+//! Not covered: the kill matrix (`super::matrix`), faults (`super::faults`), running the cases (`crate::campaign::selftest`).
 
 use crate::campaign::oracle_table::{CheckRow, oracle_table};
 use crate::campaign::selftest::{BugScore, Planted, empty_rows, score, table};
@@ -26,6 +26,21 @@ pub struct SelftestArgs {
     /// Only the checks of the oracle: which bugs each of them kills that no other does.
     #[arg(long, conflicts_with_all = ["fixed", "bug", "seeds", "json", "cases", "explore_full"])]
     pub oracle: bool,
+    /// Only the faults: each at every call of one scenario, which must end rightly each time.
+    #[arg(long, conflicts_with_all = ["fixed", "oracle", "bug", "seeds", "cases", "explore_full"])]
+    pub faults: bool,
+    /// With --faults: only this kind; repeatable.
+    #[arg(long, value_name = "KIND", requires = "faults")]
+    pub fault: Vec<String>,
+    /// With --faults: some of the calls only, in less than a minute.
+    #[arg(long, requires = "faults")]
+    pub quick: bool,
+    /// With --faults: this many random pairs of faults besides.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "faults")]
+    pub pairs: u32,
+    /// With --faults: what the pairs are drawn from.
+    #[arg(long, value_name = "S", default_value_t = 1, requires = "faults")]
+    pub pair_seed: u64,
     /// Only this bug; repeatable.
     #[arg(long, value_name = "NAME")]
     pub bug: Vec<String>,
@@ -78,9 +93,10 @@ enum Line<'a> {
 /// # Errors
 /// [`Failure`] for an unknown bug, or if the simulator cannot be set up.
 pub fn run(args: &SelftestArgs, context: &mut Context) -> Result<Exit, Failure> {
-    match (args.fixed, args.oracle) {
-        (true, _) => fixed(args, context),
-        (_, true) => oracle(context),
+    match args {
+        SelftestArgs { faults: true, .. } => super::faults::run(args, context),
+        SelftestArgs { fixed: true, .. } => fixed(args, context),
+        SelftestArgs { oracle: true, .. } => oracle(context),
         _ => super::matrix::run(args, context),
     }
 }

@@ -7,6 +7,7 @@ use crate::cli::config::Size;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::sim::attach::AttachKind;
+use crate::sim::hostile::FaultSpec;
 use crate::sim::serve::{ServeConfig, serve, stop_flag};
 use crate::sim::wire::Profile;
 use crate::sim::{Bug, Preload};
@@ -32,6 +33,11 @@ pub struct ServeArgs {
     /// Plant this bug of the array side; repeatable.
     #[arg(long, value_name = "BUG")]
     pub plant: Vec<String>,
+    /// Fail as SPEC says, `KIND@[WHERE:]N[+]`: `status-503@4` is the 4th call that can meet it,
+    /// `truncated-json@diff:2+` the 2nd diff and every later one, `data:metadata@target:1` the 1st
+    /// write of the target. `lbaudit list faults` names the kinds. Repeatable, one for each volume.
+    #[arg(long, value_name = "SPEC")]
+    pub fault: Vec<FaultSpec>,
     /// How JSON is written: A leaves zeros out, B writes them.
     #[arg(long, value_name = "PROFILE", default_value = "a", ignore_case = true)]
     pub profile: ProfileArg,
@@ -111,6 +117,7 @@ pub fn run(args: &ServeArgs, context: &mut Context) -> Result<Exit, Failure> {
         neighbour: args.neighbour,
         preload: args.preload,
         partial_while_creating: args.partial_while_creating,
+        faults: args.fault.clone(),
         ..ServeConfig::default()
     };
     let stop = stop_flag(args.with_parent)
