@@ -221,6 +221,61 @@ fn every_prefix_of_a_journal_lists_every_snapshot_that_may_exist() {
     }
 }
 
+/// What the whole lines of a journal say may exist: names, and volumes with stamps on them. Reads
+/// the JSON by hand.
+fn may_exist(bytes: &[u8]) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut names, mut uuids, mut stamped) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
+    for line in bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
+        let line: serde_json::Value = serde_json::from_slice(line).expect("JSON");
+        let text =
+            |event: &str, field: &str| line["entry"][event][field].as_str().map(str::to_owned);
+        names.extend(text("intent", "name"));
+        uuids.extend(text("created", "snapshot").zip(text("created", "name")));
+        if let Some(name) = text("deleted", "snapshot").and_then(|uuid| uuids.remove(&uuid)) {
+            names.remove(&name);
+        }
+        stamped.extend(text("saved", "volume"));
+        if let Some(volume) = text("restored", "volume") {
+            stamped.remove(&volume);
+        }
+    }
+    (names, stamped)
+}
+
+#[test]
+fn a_journal_that_a_run_wrote_is_read_whatever_byte_it_is_cut_at() {
+    let (_folder, path, journal) = started();
+    let array = TestArray::default();
+    let kept = Journalled::new(&array, &journal);
+    let take = |seq| kept.create_snapshot(VOLUME, name(seq)).expect("made").uuid;
+    let (one, _two) = (take(1), take(2));
+    journal.save_blocks(saved(VOLUME)).expect("kept");
+    delete(&kept, one).expect("deleted");
+    array.inner().lose_create_reply = Some(|| ApiError::Failed("lost".into()));
+    assert!(kept.create_snapshot(VOLUME, name(3)).is_err());
+    array.inner().lose_create_reply = None;
+    journal.blocks_restored(VOLUME).expect("noted");
+    let (four, _five) = (take(4), take(5));
+    delete(&kept, four).expect("deleted");
+    drop(journal);
+    let bytes = fs::read(&path).expect("readable");
+    assert!(bytes.iter().filter(|&&byte| byte == b'\n').count() > 10);
+    for len in 0..=bytes.len() {
+        let cut = &bytes[..len];
+        fs::write(&path, cut).expect("written");
+        let records = read(&path).expect("a cut is what a crash leaves");
+        let listed: BTreeSet<String> = records.open.iter().map(|o| o.name.to_string()).collect();
+        let stamped: BTreeSet<String> =
+            records.stamped.iter().map(|saved| saved.volume.to_string()).collect();
+        assert_eq!((listed, stamped), may_exist(cut), "cut at byte {len}");
+        assert_eq!(records.torn, cut.last().is_some_and(|&byte| byte != b'\n'));
+    }
+    let left: BTreeSet<String> = array.names().into_iter().collect();
+    let (listed, stamped) = may_exist(&bytes);
+    assert!(left.is_subset(&listed) && stamped.is_empty(), "{left:?} {listed:?}");
+    assert_eq!(left.len(), 3, "the one whose answer was lost is there too");
+}
+
 #[test]
 fn a_flipped_bit_is_damage_or_a_torn_last_line_and_never_believed() {
     let (bytes, _) = sample();

@@ -25,6 +25,8 @@ pub mod explore;
 pub mod faults;
 pub mod finding;
 pub mod generated;
+#[cfg(test)]
+mod handshake_tests;
 pub mod inproc;
 pub mod journal;
 pub mod live;

@@ -2,20 +2,19 @@
 //!
 //! With the second port (`super::stamping`) the only code of this crate that writes to a device.
 //! Positioned I/O with O_DIRECT (callers bring
-//! `crate::array::AlignedBuf`); EINTR is retried, short writes are handed back, a flush is never
-//! repeated. Not covered: who may get here (`super::open`) and what is written (`crate::engine`).
+//! `crate::array::AlignedBuf`); short writes are handed back, a flush is never
+//! repeated. Not covered: who may get here (`super::open`), what is written (`crate::engine`) and the
+//! calls themselves (`super::medium`).
 
 use super::guards::GuardRefusal;
 use super::host::{Host, Node};
+use super::medium::Medium;
 use super::open::Identified;
-use super::{ioctl, sysfs};
+use super::sysfs;
 use crate::array::{BlockDevice, DeviceError};
 use crate::block::{BlockSize, ByteOffset, Extent, Lba, LbaCount, LbaSet, VolumeUuid};
-use rustix::fs::FallocateFlags;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -25,7 +24,7 @@ pub(super) const BLOCK: BlockSize = BlockSize::DEVICE;
 /// An exclusively opened device and the marks to know it by again.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) file: File,
+    pub(super) medium: Box<dyn Medium>,
     /// As the user gave it.
     pub(super) path: PathBuf,
     pub(super) host: Host,
@@ -37,24 +36,6 @@ pub(super) struct Opened {
     pub(super) changed: AtomicBool,
 }
 
-/// Size in bytes of what `file` is open on.
-pub(super) fn size_bytes(file: &File, node: &Node) -> io::Result<u64> {
-    match node {
-        Node::Block(_) => ioctl::size_bytes(file),
-        _ => file.metadata().map(|meta| meta.len()),
-    }
-}
-
-/// Runs a call again while signals interrupt it.
-fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            answer => return answer,
-        }
-    }
-}
-
 impl Opened {
     pub(super) fn len_lbas(&self) -> LbaCount {
         LbaCount::new(self.size_bytes / BLOCK.bytes())
@@ -62,7 +43,7 @@ impl Opened {
 
     /// What is different from when the device was identified, in words.
     fn difference(&self) -> Option<String> {
-        match size_bytes(&self.file, &self.node) {
+        match self.medium.size_bytes() {
             Ok(now) if now != self.size_bytes => {
                 return Some(format!("it has {now} bytes, it had {}", self.size_bytes));
             }
@@ -77,9 +58,7 @@ impl Opened {
                 now.wwid.as_deref().unwrap_or("nothing"),
                 self.wwid.as_deref().unwrap_or("nothing")
             )),
-            Ok(_)
-                if self.disk_seq.is_some() && ioctl::disk_seq(&self.file).ok() != self.disk_seq =>
-            {
+            Ok(_) if self.disk_seq.is_some() && self.medium.disk_seq() != self.disk_seq => {
                 Some("another disk took over its node (diskseq)".to_owned())
             }
             Ok(_) => None,
@@ -114,7 +93,7 @@ impl Opened {
         let mut done = 0;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let here = ByteOffset::new(at.get().saturating_add(done as u64));
-            match uninterrupted(|| self.file.read_at(rest, here.get())) {
+            match self.medium.read_some(here.get(), rest) {
                 Ok(0) => return Err(DeviceError::Short { op: "read", at: here }),
                 Ok(taken) => done += taken,
                 Err(error) => return Err(self.failed("read", here, error)),
@@ -125,7 +104,7 @@ impl Opened {
 
     pub(super) fn write_at(&self, at: ByteOffset, buf: &[u8]) -> Result<usize, DeviceError> {
         self.still_ours("write", at)?;
-        match uninterrupted(|| self.file.write_at(buf, at.get())) {
+        match self.medium.write_some(at.get(), buf) {
             Ok(0) => Err(DeviceError::Short { op: "write", at }),
             Ok(taken) => Ok(taken),
             Err(error) => Err(self.failed("write", at, error)),
@@ -133,32 +112,25 @@ impl Opened {
     }
 
     pub(super) fn flush(&self) -> Result<(), DeviceError> {
-        // Not even after EINTR: the kernel may have forgotten what it could not write.
-        rustix::fs::fdatasync(&self.file)
-            .map_err(|error| self.failed("flush", ByteOffset::new(0), error.into()))
+        self.medium.flush().map_err(|error| self.failed("flush", ByteOffset::new(0), error))
     }
 
-    /// Calls `on_block` for a block device and `fallocate` with `mode` for a file.
+    /// Zeroes or gives back a span by `call`, unless the device cannot.
     fn punch(
         &self,
         op: &'static str,
         span: Extent,
-        on_block: fn(&File, u64, u64) -> io::Result<()>,
-        mode: FallocateFlags,
+        call: impl FnOnce(u64, u64) -> io::Result<()>,
     ) -> Result<(), DeviceError> {
         let at = ByteOffset::new(span.start().get().saturating_mul(BLOCK.bytes()));
-        let len = span.len_lbas().bytes(BLOCK).get();
         self.still_ours(op, at)?;
-        let answer = uninterrupted(|| match self.node {
-            Node::Block(_) => on_block(&self.file, at.get(), len),
-            _ => {
-                let mode = mode | FallocateFlags::KEEP_SIZE;
-                rustix::fs::fallocate(&self.file, mode, at.get(), len).map_err(io::Error::from)
+        call(at.get(), span.len_lbas().bytes(BLOCK).get()).map_err(|error| {
+            match error.raw_os_error() {
+                Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY) => {
+                    DeviceError::Unsupported(op)
+                }
+                _ => self.failed(op, at, error),
             }
-        });
-        answer.map_err(|error| match error.raw_os_error() {
-            Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY) => DeviceError::Unsupported(op),
-            _ => self.failed(op, at, error),
         })
     }
 }
@@ -334,11 +306,11 @@ impl BlockDevice for Armed {
     }
     fn write_zeroes(&self, at: Lba, len: LbaCount) -> Result<(), DeviceError> {
         let span = self.allowed("write-zeroes", at, len)?;
-        self.opened.punch("write-zeroes", span, zero_out, FallocateFlags::ZERO_RANGE)
+        self.opened.punch("write-zeroes", span, |at, len| self.opened.medium.zero(at, len))
     }
     fn discard(&self, at: Lba, len: LbaCount) -> Result<(), DeviceError> {
         let span = self.allowed("discard", at, len)?;
-        self.opened.punch("discard", span, discard, FallocateFlags::PUNCH_HOLE)
+        self.opened.punch("discard", span, |at, len| self.opened.medium.discard(at, len))
     }
     fn flush(&self) -> Result<(), DeviceError> {
         self.opened.flush()
@@ -346,12 +318,4 @@ impl BlockDevice for Armed {
     fn path(&self) -> Option<&Path> {
         Some(&self.opened.path)
     }
-}
-
-fn zero_out(file: &File, at: u64, len: u64) -> io::Result<()> {
-    ioctl::zero_out(file, at, len)
-}
-
-fn discard(file: &File, at: u64, len: u64) -> io::Result<()> {
-    ioctl::discard(file, at, len)
 }

@@ -34,6 +34,83 @@ fn refused<T: std::fmt::Debug>(answer: Guarded<T>, guard: &str, parts: &[&str]) 
     }
 }
 
+/// The set-ups of `open_tests.rs` in which each guard refuses and leaves the device as it is.
+const SET_UPS: [(&str, &[&str]); 15] = [
+    ("G1", &["files_folders_and_missing_paths_are_refused"]),
+    ("G2", &["holders_paths_and_twins_are_refused"]),
+    (
+        "G3",
+        &[
+            "partitions_are_refused_whole_disk_or_part",
+            "a_real_partition_is_seen_in_the_real_sysfs",
+        ],
+    ),
+    ("G4", &["holders_paths_and_twins_are_refused", "a_served_file_under_a_loop_device_is_held"]),
+    ("G5", &["holders_paths_and_twins_are_refused"]),
+    ("G6", &["a_mounted_device_is_refused_by_any_name", "a_device_in_use_as_swap_is_refused"]),
+    (
+        "G7",
+        &[
+            "a_mount_that_cannot_be_seen_from_here_is_refused_by_the_kernel",
+            "a_second_run_on_the_same_device_is_refused_and_told_who_has_it",
+            "a_device_swapped_between_the_look_and_the_open_is_refused",
+        ],
+    ),
+    (
+        "G8",
+        &[
+            "a_lock_of_a_program_that_opened_it_plainly_is_respected",
+            "a_served_file_is_locked_armed_and_written_like_a_device",
+        ],
+    ),
+    ("G9", &["a_read_only_device_is_refused_although_it_opens"]),
+    ("G10", &["another_size_or_too_small_a_size_is_refused"]),
+    ("G11", &["sectors_larger_than_an_lba_are_refused"]),
+    (
+        "G12",
+        &[
+            "another_volume_and_a_swapped_one_are_refused",
+            "a_disk_that_took_over_the_node_before_it_was_open_is_refused",
+            "a_proof_for_one_volume_does_not_arm_another",
+        ],
+    ),
+    (
+        "G13",
+        &[
+            "one_device_in_two_roles_is_refused_by_any_name",
+            "two_loop_devices_on_one_file_are_refused",
+        ],
+    ),
+    ("G14", &["a_device_with_a_signature_is_refused_until_it_is_named"]),
+    ("G15", &["nothing_is_opened_without_consent"]),
+];
+
+#[test]
+fn every_guard_of_the_sources_refuses_in_a_set_up_of_its_own() {
+    let sources = [
+        include_str!("guards.rs"),
+        include_str!("open.rs"),
+        include_str!("block.rs"),
+        include_str!("signature.rs"),
+        include_str!("consent.rs"),
+    ];
+    let quoted = |text: &'static str| text.split('"').filter(|word| is_guard(word));
+    let found: std::collections::BTreeSet<&str> = sources.into_iter().flat_map(quoted).collect();
+    assert_eq!(found, SET_UPS.iter().map(|(guard, _)| *guard).collect());
+    let tests = include_str!("open_tests.rs");
+    for (guard, names) in SET_UPS {
+        for name in names {
+            let start = tests.find(&format!("\n#[test]\nfn {name}() {{")).expect(name);
+            let body = tests[start..].split("\n}\n").next().expect("a body");
+            assert!(body.contains(&format!("\"{guard}\"")), "{name} does not expect {guard}");
+        }
+    }
+}
+
+fn is_guard(word: &str) -> bool {
+    word.strip_prefix('G').is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
 #[test]
 fn g1_a_typo_under_dev_is_named() {
     let path = Path::new("/dev/nvme0n9");

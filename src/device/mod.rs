@@ -15,6 +15,7 @@ mod consent;
 pub mod guards;
 pub mod host;
 pub mod ioctl;
+mod medium;
 mod open;
 mod reading;
 pub mod signature;

@@ -7,16 +7,19 @@
 //! to the handshake is to make the array itself say so. Only then there is `Armed`. Not covered:
 //! what is written once armed, and the handshake that says so (`crate::campaign::arm`).
 
-use super::block::{Armed, HandshakeDevice, HandshakeProof, Opened, size_bytes};
+use super::block::{Armed, HandshakeDevice, HandshakeProof, Opened};
 use super::consent::Consent;
 use super::guards::{self, Guarded, Identity, Told, refuse};
 use super::host::{Host, Node};
 use super::ioctl;
+#[cfg(test)]
+use super::medium::Medium;
+use super::medium::{OpenNode, size_bytes};
 use super::signature::{self, Signature, g14_no_signature};
 use super::stamping::{SavedBlocks, StampDevice};
 use super::sysfs::{self, Disk};
 use crate::array::{AlignedBuf, DeviceError};
-use crate::block::{BlockSize, LbaCount, LbaSet, Role, RunId, VolumeUuid};
+use crate::block::{BlockSize, ByteOffset, LbaCount, LbaSet, Role, RunId, VolumeUuid};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::fs::{self, File};
 use std::io;
@@ -309,21 +312,27 @@ impl Exclusive {
     /// # Errors
     /// The first guard that refuses.
     fn identify(self) -> Guarded<Identified> {
+        match Facts::read(&self.file, &self.candidate.node) {
+            Ok(facts) => self.judged(facts),
+            Err(error) => {
+                let path = self.candidate.wanted.path.display();
+                refuse!("G9", "{path} cannot be examined: {error}")
+            }
+        }
+    }
+
+    /// G9 to G12 on what the open descriptor says.
+    fn judged(self, facts: Facts) -> Guarded<Identified> {
         let Exclusive { candidate, file } = self;
         let wanted = &candidate.wanted;
         let path = &wanted.path;
-        let facts = Facts::read(&file, &candidate.node);
-        let facts = match facts {
-            Ok(facts) => facts,
-            Err(error) => return refuse!("G9", "{} cannot be examined: {error}", path.display()),
-        };
         guards::g9_writable(path, facts.read_only)?;
         let (name, volume_bytes) = (&wanted.name, wanted.size_bytes);
         guards::g10_size(path, facts.size_bytes, name, volume_bytes, wanted.footprint)?;
         guards::g11_sectors(path, facts.logical_sector_bytes, wanted.sector_bytes)?;
         let identity = candidate.identity()?;
         let opened = Opened {
-            file,
+            medium: Box::new(OpenNode { file, node: candidate.node }),
             path: path.clone(),
             host: candidate.host.clone(),
             node: candidate.node,
@@ -360,7 +369,6 @@ impl Facts {
             size_bytes: size_bytes(file, node)?,
             read_only: if block { ioctl::is_read_only(file)? } else { false },
             logical_sector_bytes: if block { ioctl::logical_sector_bytes(file)? } else { 512 },
-            // Kernels before 5.15 have no such number.
             disk_seq: if block { ioctl::disk_seq(file).ok() } else { None },
         })
     }
@@ -423,8 +431,11 @@ impl Identified {
     /// # Errors
     /// G14 when either cannot look: what was not looked at is not empty.
     pub fn signatures(&self) -> Guarded<Vec<Signature>> {
-        let Opened { file, path, host, size_bytes, .. } = &self.opened;
-        let read = |at, buf: &mut [u8]| file.read_exact_at(buf, at);
+        let Opened { path, host, size_bytes, .. } = &self.opened;
+        let read = |at, buf: &mut [u8]| {
+            let read = self.opened.read_at(ByteOffset::new(at), buf);
+            read.map_err(|error| io::Error::other(error.to_string()))
+        };
         signature::on_device(path, *size_bytes, host.blkid.as_deref(), read)
     }
     /// Arms the device for the LBAs of `allowed`.
@@ -433,6 +444,30 @@ impl Identified {
     /// When the proof speaks of another volume or the device changed during the handshake.
     pub fn arm(self, proof: &HandshakeProof, allowed: LbaSet) -> Guarded<Armed> {
         Armed::new(self.opened, self.wanted.volume, proof, allowed)
+    }
+}
+
+#[cfg(test)]
+impl Identified {
+    /// What passed no guard: for the tests of what comes after them.
+    pub(super) fn unguarded(
+        medium: Box<dyn Medium>,
+        identity: Identity,
+        wanted: Wanted,
+    ) -> Identified {
+        let (fs, inode) = (super::host::Dev { major: 0, minor: 0 }, 0);
+        let size_bytes = wanted.size_bytes;
+        let opened = Opened {
+            medium,
+            path: wanted.path.clone(),
+            host: Host::default(),
+            node: Node::File { fs, inode, size_bytes },
+            size_bytes,
+            disk_seq: None,
+            wwid: None,
+            changed: AtomicBool::new(false),
+        };
+        Identified { opened, identity, wanted }
     }
 }
 

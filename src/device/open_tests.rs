@@ -121,14 +121,32 @@ fn a_mounted_device_is_refused_by_any_name() {
     }
 }
 
+/// A machine with this sysfs, whose procfs says nothing but what stands in these tables.
+fn host_with_tables(space: &Namespace, folder: &TempDir, mounts: &str, swaps: &str) -> Host {
+    fs::create_dir(folder.path().join("self")).expect("a folder");
+    fs::write(folder.path().join("self/mountinfo"), mounts).expect("a table");
+    fs::write(folder.path().join("swaps"), swaps).expect("a table");
+    Host { proc: folder.path().to_owned(), ..space.sysfs.host() }
+}
+
+#[test]
+fn a_device_in_use_as_swap_is_refused() {
+    let Some(space) = namespace(SOURCE) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let swaps =
+        format!("Filename Type Size\n{} partition 4092 0 -2\n", space.device.path().display());
+    let host = host_with_tables(&space, &folder, "", &swaps);
+    let before = space.device.hash();
+    refused(open_volumes(&host, vec![space.wanted()], &consent()), "G6", "in use as swap");
+    assert_eq!(space.device.hash(), before);
+}
+
 #[test]
 fn a_mount_that_cannot_be_seen_from_here_is_refused_by_the_kernel() {
     let Some(space) = namespace(SOURCE) else { return };
     let Some(_mounted) = Mounted::on(&space.device) else { return };
     let proc = tempfile::tempdir().expect("a folder");
-    fs::create_dir(proc.path().join("self")).expect("a folder");
-    fs::write(proc.path().join("self/mountinfo"), "").expect("an empty table");
-    let host = Host { proc: proc.path().to_owned(), ..space.sysfs.host() };
+    let host = host_with_tables(&space, &proc, "", "");
     let before = space.device.hash();
     let answer = open_volumes(&host, vec![space.wanted()], &consent());
     refused(answer, "G7", "not visible from here");
@@ -192,6 +210,44 @@ fn another_size_or_too_small_a_size_is_refused() {
     space.refuses(larger, "G10", "rescanned");
     let footprint = LbaCount::mib(MIB) + LbaCount::new(1);
     space.refuses(Wanted { footprint, ..space.wanted() }, "G10", "larger volume");
+}
+
+/// The guards on the open descriptor, with facts that this machine's devices cannot have.
+#[track_caller]
+fn refuses_facts(space: &Namespace, change: fn(&mut Facts), guard: &str, part: &str) {
+    let before = space.device.hash();
+    let candidate = Candidate::inspect(&space.sysfs.host(), space.wanted()).expect("fine");
+    let held = candidate.open().expect("it is free");
+    let mut facts = Facts::read(&held.file, &held.candidate.node).expect("it is a device");
+    change(&mut facts);
+    refused(held.judged(facts), guard, part);
+    assert_eq!(space.device.hash(), before, "the refusal changed the device");
+}
+
+#[test]
+fn sectors_larger_than_an_lba_are_refused() {
+    let Some(space) = namespace(SOURCE) else { return };
+    refuses_facts(&space, |facts| facts.logical_sector_bytes = 8192, "G11", "8192 bytes");
+}
+
+#[test]
+fn a_disk_that_took_over_the_node_before_it_was_open_is_refused() {
+    let Some(space) = namespace(SOURCE) else { return };
+    space.disk.attribute("diskseq", "7");
+    refuses_facts(&space, |facts| facts.disk_seq = Some(8), "G12", "became another disk");
+    refuses_facts(&space, |facts| facts.size_bytes += 4096, "G10", "rescanned");
+    refuses_facts(&space, |facts| facts.read_only = true, "G9", "read-only");
+}
+
+#[test]
+fn two_loop_devices_on_one_file_are_refused() {
+    let Some(device) = LoopDevice::attach(MIB) else { return };
+    let Some(twin) = device.again() else { return };
+    let before = device.hash();
+    let pair = [wanted(device.path(), SOURCE), wanted(twin.path(), TARGET)];
+    let answer = open_volumes(&Host::default(), pair.to_vec(), &consent());
+    refused(answer, "G13", "stand on one file");
+    assert_eq!([device.hash(), twin.hash()], [before.clone(), before]);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //! are files, or named by the user. Nothing can be written through it, so it needs no consent and no
 //! handshake. Not covered: devices that are written (`super::open`).
 
-use super::block::size_bytes;
 use super::host::Node;
+use super::medium::size_bytes;
 use super::sysfs::{self, find_by_wwid, wwid_of_volume};
 use crate::array::{AlignedBuf, DeviceError, ReadBlocks, ReadOnly};
 use crate::block::{BlockSize, ByteOffset, LbaCount, Role, VolumeUuid};

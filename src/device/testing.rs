@@ -2,8 +2,13 @@
 //!
 //! Everything made here is taken away by its own `Drop`, and only that.
 
+use super::guards::Identity;
 use super::host::{Dev, Host, block_dev};
 use super::ioctl;
+use super::medium::Medium;
+use super::open::{Identified, Wanted};
+use crate::array::{BlockDevice, DeviceError};
+use crate::block::{BlockSize, ByteOffset, Lba, LbaCount};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io;
@@ -77,7 +82,8 @@ pub(crate) struct LoopDevice {
     path: PathBuf,
     /// Keeps it attached.
     _open: File,
-    _backing: tempfile::NamedTempFile,
+    /// `None` for a second device on the file of another one.
+    backing: Option<tempfile::NamedTempFile>,
 }
 
 impl LoopDevice {
@@ -96,11 +102,19 @@ impl LoopDevice {
             .tempfile()
             .expect("a temporary file");
         fill(backing.path(), mib << 20);
-        let file = File::options().read(true).write(true).open(backing.path()).expect("the file");
+        let on = backing.path().to_owned();
+        LoopDevice::on(&on).map(|device| LoopDevice { backing: Some(backing), ..device })
+    }
+    /// A second loop device on the same file.
+    pub(crate) fn again(&self) -> Option<LoopDevice> {
+        LoopDevice::on(self.backing.as_ref().expect("the first one").path())
+    }
+    fn on(backing: &Path) -> Option<LoopDevice> {
+        let file = File::options().read(true).write(true).open(backing).expect("the file");
         for _ in 0..50 {
             match try_attach(&file) {
                 Ok((path, open)) => {
-                    return Some(LoopDevice { path, _open: open, _backing: backing });
+                    return Some(LoopDevice { path, _open: open, backing: None });
                 }
                 // Somebody else took the free one first.
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
@@ -126,6 +140,58 @@ fn try_attach(backing: &File) -> io::Result<(PathBuf, File)> {
     let device = File::options().read(true).write(true).open(&path)?;
     ioctl::loop_configure(&device, backing, 4096)?;
     Ok((path, device))
+}
+
+/// A volume of an array in this process in place of an opened device. Guards are not asked.
+pub(crate) fn identified(
+    device: Box<dyn BlockDevice + Send>,
+    identity: Identity,
+    wanted: Wanted,
+) -> Identified {
+    Identified::unguarded(Box::new(InProcess(device)), identity, wanted)
+}
+
+struct InProcess(Box<dyn BlockDevice + Send>);
+
+impl std::fmt::Debug for InProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a volume of {} LBAs", self.0.len_lbas())
+    }
+}
+
+fn span((at, len): (u64, u64)) -> (Lba, LbaCount) {
+    let block = BlockSize::DEVICE.bytes();
+    (Lba::new(at / block), LbaCount::new(len / block))
+}
+
+fn io_error(error: DeviceError) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+impl Medium for InProcess {
+    fn size_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.len_lbas().bytes(BlockSize::DEVICE).get())
+    }
+    fn disk_seq(&self) -> Option<u64> {
+        None
+    }
+    fn read_some(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(ByteOffset::new(at), buf).map(|()| buf.len()).map_err(io_error)
+    }
+    fn write_some(&self, at: u64, buf: &[u8]) -> io::Result<usize> {
+        self.0.write_at(ByteOffset::new(at), buf).map_err(io_error)
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush().map_err(io_error)
+    }
+    fn zero(&self, at: u64, len: u64) -> io::Result<()> {
+        let (at, len) = span((at, len));
+        self.0.write_zeroes(at, len).map_err(io_error)
+    }
+    fn discard(&self, at: u64, len: u64) -> io::Result<()> {
+        let (at, len) = span((at, len));
+        self.0.discard(at, len).map_err(io_error)
+    }
 }
 
 /// Bytes that repeat with no LBA, so that a moved block is seen.

@@ -16,7 +16,7 @@ const VERSION: u32 = 1;
 pub struct JsonLines<'w> {
     out: &'w mut dyn Write,
     with_events: bool,
-    broken: bool,
+    broken: Option<std::io::Error>,
 }
 
 #[derive(Serialize)]
@@ -73,14 +73,14 @@ struct Versioned<L> {
 impl<'w> JsonLines<'w> {
     /// Lines on `out`.
     pub fn new(out: &'w mut dyn Write) -> JsonLines<'w> {
-        JsonLines { out, with_events: false, broken: false }
+        JsonLines { out, with_events: false, broken: None }
     }
     /// Lines on `out`, everything that happens in the tests among them.
     pub fn with_events(out: &'w mut dyn Write) -> JsonLines<'w> {
-        JsonLines { out, with_events: true, broken: false }
+        JsonLines { out, with_events: true, broken: None }
     }
     fn print(&mut self, line: impl Serialize) {
-        if self.broken {
+        if self.broken.is_some() {
             return;
         }
         let encoded = serde_json::to_string(&Versioned { v: VERSION, line });
@@ -89,7 +89,11 @@ impl<'w> JsonLines<'w> {
             self.out.write_all(b"\n")?;
             self.out.flush()
         });
-        self.broken = written.is_err();
+        self.broken = written.err();
+    }
+    /// Why lines are missing, if some are.
+    pub fn failure(&self) -> Option<&std::io::Error> {
+        self.broken.as_ref()
     }
 }
 

@@ -11,6 +11,8 @@ mod clones;
 mod command_line;
 mod embedded;
 mod findings;
+mod full_disk;
+mod killing;
 mod proxied;
 mod serving;
 mod stopping;

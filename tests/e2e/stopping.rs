@@ -1,7 +1,8 @@
 //! Ctrl-C, kill -9, and two runs at once.
 
 use crate::support::{
-    Attach, Home, Running, Server, fuse_works, loops_work, one_that_cleans, one_with_loops, until,
+    Attach, Home, Meddle, Proxy, Running, Server, When, fuse_works, loops_work, one_that_cleans,
+    one_with_loops, until,
 };
 use rustix::process::Signal;
 use std::fs;
@@ -54,6 +55,73 @@ fn ctrl_c_on_the_embedded_simulator_takes_its_server_mounts_and_loops_away() {
     run.finish().assert_code(130);
     assert!(pressed.elapsed() < Duration::from_secs(10));
     home.assert_nothing_left();
+}
+
+#[test]
+fn ctrl_c_while_the_array_is_mute_ends_in_ten_seconds_and_says_what_is_left() {
+    if !fuse_works() {
+        return;
+    }
+    let _alone = one_that_cleans();
+    let home = Home::new();
+    let server = Server::start(&home, Attach::Fuse, &[]);
+    for command in ["suite", "check", "soak"] {
+        // Past the handshake, in which 50 calls are made.
+        let proxy = Proxy::start(&server, Meddle::Mute, When::From(60));
+        let mut target = server.target();
+        (target.endpoint, target.pins) = (Some(proxy.endpoint.clone()), vec![proxy.pin.clone()]);
+        let last: &[&str] = if command == "suite" { &["--test", "13"] } else { &["--seed", "5"] };
+        let mut run = home.start(&target.args(&[command], last), Some(&server.token));
+        until("the array falls silent", Duration::from_secs(60), || {
+            assert!(!run.has_ended(), "the run ended too soon");
+            (proxy.meddled() > 0).then_some(())
+        });
+        let pressed = Instant::now();
+        run.signal(Signal::INT);
+        let run = run.finish();
+        run.assert_code(130);
+        assert!(pressed.elapsed() < Duration::from_secs(10), "{run}");
+        let left = server.api().snapshot_names();
+        assert!(!left.is_empty(), "{command} could delete nothing: {run}");
+        assert!(run.stderr.contains("lbaudit clean --yes"), "{run}");
+        drop(proxy);
+        let clean = |flags: &[&str]| {
+            let args = server.target().reading().args(&["clean"], flags);
+            home.run(&args, Some(&server.token))
+        };
+        let listed = clean(&[]);
+        assert!(left.iter().all(|name| listed.stdout.contains(name.as_str())), "{listed}");
+        clean(&["--yes"]).assert_code(0);
+        assert_eq!(server.api().snapshot_names(), [""; 0]);
+    }
+    server.stop(Signal::TERM);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn ctrl_c_while_a_device_stands_still_ends_in_ten_seconds_and_leaves_nothing() {
+    if !fuse_works() {
+        return;
+    }
+    let root = rustix::process::geteuid().is_root();
+    for attach in [Attach::Fuse].into_iter().chain(root.then_some(Attach::Loop)) {
+        let home = Home::new();
+        // Every operation from this one on takes seconds; the handshake has some sixty.
+        let server = Server::start(&home, attach, &["--fault", "data:stall@source:90+"]);
+        let mut run = server.suite(&home, &["--test", "15"]);
+        until_it_writes(&home, &mut run);
+        // Long enough to meet it.
+        std::thread::sleep(Duration::from_secs(1));
+        let pressed = Instant::now();
+        run.signal(Signal::INT);
+        let run = run.finish();
+        run.assert_code(130);
+        assert!(pressed.elapsed() < Duration::from_secs(10), "{run}");
+        let told = run.stderr.contains("lbaudit clean --yes");
+        assert!(told || server.api().snapshot_names().is_empty(), "gone, or said: {run}");
+        server.stop(Signal::TERM);
+        home.assert_nothing_left();
+    }
 }
 
 #[test]

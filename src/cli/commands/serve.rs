@@ -3,7 +3,7 @@
 //! Not covered: the server itself and its attachments (`crate::sim`).
 
 use crate::cli::Context;
-use crate::cli::config::Size;
+use crate::cli::config::{Seconds, Size};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::sim::attach::AttachKind;
@@ -44,6 +44,9 @@ pub struct ServeArgs {
     /// The one project there is.
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub project: String,
+    /// How long a new snapshot stays Creating, and a deleted one Deleting.
+    #[arg(long, value_name = "TIME", default_value = "10ms")]
+    pub delay: Seconds,
     /// Add a third volume, a bystander.
     #[arg(long)]
     pub neighbour: bool,
@@ -117,8 +120,8 @@ pub fn run(args: &ServeArgs, context: &mut Context) -> Result<Exit, Failure> {
         neighbour: args.neighbour,
         preload: args.preload,
         partial_while_creating: args.partial_while_creating,
+        delay: args.delay.0,
         faults: args.fault.clone(),
-        ..ServeConfig::default()
     };
     let stop = stop_flag(args.with_parent)
         .map_err(|error| Failure::could_not(format!("cannot listen to signals: {error}")))?;

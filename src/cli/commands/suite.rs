@@ -296,6 +296,10 @@ fn on_array(
         record: Recorded::Answers,
     };
     let exit = drive(job, &folder, facts, &mut sut, &mut model, context);
+    if exit.is_err() {
+        // It came to no test, so nothing else deletes the handshake's snapshots.
+        volumes::sweep(&port);
+    }
     // However it ended: who leaves snapshots says so.
     if client.retries() > 0 {
         context.ui.say(&format!("note: {} calls had to be repeated", client.retries()));
@@ -468,9 +472,16 @@ fn drive(
     let report = Some(folder.path().to_path_buf());
     let mut end = RunEnd { exit_code: job.seen_exit(exit).code(), report };
     let written = write_junit(job, folder, &header, &summary, &end);
+    let written = written.and_then(|()| {
+        log.failure().map_or(Ok(()), |error| {
+            let folder = folder.path().display();
+            Err(Failure::could_not(format!("{folder}/events.jsonl is not whole: {error}")))
+        })
+    });
     let graver = written.as_ref().err().map_or(exit, |failure| exit.or(failure.exit));
     end.exit_code = job.seen_exit(graver).code();
-    reporters.iter_mut().for_each(|reporter| reporter.run_finished(&summary, &end));
+    screen.run_finished(&summary, &end);
+    log.run_finished(&summary, &end);
     drop(screen);
     Ok(after_all(exit, written, context))
 }

@@ -21,8 +21,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) fn left_out(why: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
+    say(&format!("left out: {test}: {why}"));
+}
+
+/// Says figures of a test that passes.
+pub(crate) fn say(text: &str) {
     // Whoever closed stderr does not want to know.
-    let _ = writeln!(std::io::stderr(), "left out: {test}: {why}");
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn opens(path: &str) -> bool {

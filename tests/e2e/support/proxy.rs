@@ -36,9 +36,12 @@ pub(crate) enum Meddle {
     UnavailableTwice,
     /// Instead of a page comes 403, with the caller's own token in the text.
     EchoToken,
+    /// Calls are taken and never answered, whatever they are.
+    Mute,
 }
 
-/// Which of the pages that it could spoil it spoils; they are counted from 1.
+/// Which of the pages that it could spoil it spoils, or calls it does not answer; they are counted
+/// from 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum When {
     Always,
@@ -108,6 +111,13 @@ impl Proxy {
     /// How often it meddled.
     pub(crate) fn meddled(&self) -> usize {
         self.shared.meddled.load(Ordering::SeqCst)
+    }
+    /// The bodies of the calls with this method, each once.
+    pub(crate) fn bodies(&self, method: &str) -> Vec<String> {
+        let seen = self.shared.seen.lock().unwrap();
+        let of_method = seen.keys().filter_map(|call| call.strip_prefix(method));
+        let bodies = of_method.filter_map(|call| call.trim_start().split_once(' '));
+        bodies.map(|(_, body)| body.replace("\\\"", "\"")).collect()
     }
     /// How many calls came.
     pub(crate) fn calls(&self) -> usize {
@@ -192,6 +202,12 @@ impl Shared {
             let body = br#"{"error":"try again","message":"try again","code":14}"#;
             return (503, "application/json".to_owned(), body.to_vec());
         }
+        if self.meddle == Meddle::Mute && self.is_time() {
+            self.meddled.fetch_add(1, Ordering::SeqCst);
+            while !self.end.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
         let (status, kind, body) = self.forward(request, &request.target);
         if status != 200 || !request.target.contains("/snapshots/diff/") {
             return (status, kind, body);
@@ -232,7 +248,7 @@ impl Shared {
         let mut page: Value = serde_json::from_slice(body).unwrap();
         let ranges = page["lbaRanges"].as_array_mut().filter(|ranges| !ranges.is_empty());
         match self.meddle {
-            Meddle::Nothing | Meddle::UnavailableTwice => return None,
+            Meddle::Nothing | Meddle::UnavailableTwice | Meddle::Mute => return None,
             Meddle::DropRange => drop(ranges?.remove(0)),
             Meddle::FlipBit => {
                 let bitmap = &mut ranges?[0]["dataBitMap"];
