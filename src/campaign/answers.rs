@@ -119,8 +119,17 @@ pub(super) fn decide(
 ) -> Result<(Option<Violation>, Option<String>), GuardRefusal> {
     let (one, two) = (one.display(), two.display());
     let refuse = |guard, message| Err(GuardRefusal { guard, message });
+    let leaked =
+        |what: String| Ok((Some(Violation::new(Kind::Leaked, format!("handshake: {what}"))), None));
     match reading {
         Reading::Right => Ok((None, None)),
+        // Each device itself says that it is its volume, so it is the diffs that are wrong.
+        Reading::Swapped if proved => {
+            leaked(format!("the diffs of {one} and {two} report the writes to the other one"))
+        }
+        Reading::OneVolume if proved => {
+            leaked(format!("the diffs of {one} and {two} report the writes to both"))
+        }
         Reading::Swapped => refuse(
             "G12",
             format!(
@@ -163,9 +172,7 @@ pub(super) fn decide(
         Reading::Silent => {
             Ok((None, Some("handshake: identical writes show in no diff".to_owned())))
         }
-        Reading::Unclear(what) | Reading::Restless(what) => {
-            Ok((Some(Violation::new(Kind::Leaked, format!("handshake: {what}"))), None))
-        }
+        Reading::Unclear(what) | Reading::Restless(what) => leaked(what),
         // Its violation is among the scenario's own.
         Reading::Unanswered(_) => Ok((None, None)),
     }
@@ -239,9 +246,11 @@ mod tests {
             assert_eq!(refused.guard, "G12", "{reading:?}");
         }
         for (reading, guard) in [(Reading::Swapped, "G12"), (Reading::OneVolume, "G13")] {
-            let refused = decide(reading, Phase::Rewritten, true, paths)
-                .expect_err("refused whatever else is known");
-            assert_eq!(refused.guard, guard);
+            let refused = decide(reading.clone(), Phase::Rewritten, false, paths);
+            assert_eq!(refused.expect_err("refused").guard, guard);
+            // Two proofs against two diffs: the diffs lie.
+            let (finding, _) = decide(reading, Phase::Rewritten, true, paths).expect("armed");
+            assert_eq!(finding.map(|found| found.kind), Some(Kind::Leaked));
         }
         assert_eq!(decide(Reading::Right, Phase::Rewritten, false, paths), Ok((None, None)));
     }
