@@ -15,7 +15,7 @@ pub enum Reading {
     Right,
     /// Each device is the other volume.
     Swapped,
-    /// Both devices show in both volumes: one volume behind two paths.
+    /// Both devices show in one of the volumes, or in both: one volume behind two paths.
     OneVolume,
     /// One device is its volume, the other shows nothing; which, for people.
     Half(&'static str),
@@ -69,7 +69,7 @@ pub fn read_answers(
         }
     } else if within(&src, &b) && within(&tgt, &a) && !src.is_empty() && !tgt.is_empty() {
         Reading::Swapped
-    } else if mixed(&src) && mixed(&tgt) {
+    } else if mixed(&src) && (tgt.is_empty() || mixed(&tgt)) || src.is_empty() && mixed(&tgt) {
         Reading::OneVolume
     } else {
         unclear(drawn, seen, "")
@@ -128,7 +128,7 @@ pub(super) fn decide(
             leaked(format!("the diffs of {one} and {two} report the writes to the other one"))
         }
         Reading::OneVolume if proved => {
-            leaked(format!("the diffs of {one} and {two} report the writes to both"))
+            leaked(format!("one diff reports the writes to both {one} and {two}"))
         }
         Reading::Swapped => refuse(
             "G12",
@@ -139,7 +139,7 @@ pub(super) fn decide(
         Reading::OneVolume => refuse(
             "G13",
             format!(
-                "{one} and {two} are one volume behind two paths: writes to either show in both; give two volumes"
+                "{one} and {two} are one volume behind two paths: writes to both show in one diff; give two volumes"
             ),
         ),
         Reading::Half(silent) if !proved => refuse(
@@ -204,6 +204,8 @@ mod tests {
         assert_eq!(read(&a, &b), Reading::Right);
         assert_eq!(read(&b, &a), Reading::Swapped);
         assert_eq!(read(&both, &both), Reading::OneVolume);
+        assert_eq!(read(&both, &none), Reading::OneVolume);
+        assert_eq!(read(&none, &both), Reading::OneVolume);
         assert_eq!(read(&none, &none), Reading::Silent);
         for (src, tgt) in [(&both, &b), (&set(&[100, 101]), &b), (&none, &a), (&b, &none)] {
             assert!(matches!(read(src, tgt), Reading::Unclear(_)), "{src:?} {tgt:?}");

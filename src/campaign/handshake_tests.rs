@@ -7,13 +7,14 @@
 
 use super::arm::{ArmError, ArmedPair, Handshake};
 use super::journal::{self, Journal};
+use super::testing::reply;
 use crate::array::{
     ApiError, Array, BlockDevice, Clock, DeviceError, SnapshotInfo, VirtualClock, VolumeInfo,
     Waiting,
 };
 use crate::block::{
-    BlockSize, ByteOffset, Capabilities, Extent, Freedoms, Geometry, Lba, LbaCount, LbaSet, Page,
-    Policy, Role, RunId, SnapshotName, SnapshotUuid, VolumeUuid,
+    BlockSize, ByteOffset, Capabilities, ChunkBitmap, ChunkBits, Extent, Freedoms, Geometry, Lba,
+    LbaCount, LbaSet, Page, Policy, Role, RunId, SnapshotName, SnapshotUuid, VolumeUuid,
 };
 use crate::device::testing::identified;
 use crate::device::{Identified, Identity, Wanted};
@@ -49,6 +50,8 @@ struct SetUp {
     skips_identical: bool,
     /// Somebody else writes to the volumes behind the devices at every call with this remainder.
     writer: Option<u64>,
+    /// This page of a diff is refused, or has a chunk that lies outside of the volume.
+    breaks: Option<(u64, bool)>,
     policy: Policy,
     len: LbaCount,
 }
@@ -83,6 +86,7 @@ impl SetUp {
             freedoms,
             skips_identical: draw.chance(1, 5),
             writer: draw.chance(1, 6).then(|| draw.below(24)),
+            breaks: draw.chance(1, 8).then(|| (draw.below(20), draw.chance(1, 2))),
             policy: draw.pick(&[Policy::Exact, Policy::Exact, Policy::Chunk, Policy::ReportOnly]),
             len: LbaCount::new(draw.pick(&lens)),
         }
@@ -93,7 +97,7 @@ impl SetUp {
     }
     /// Whether the array does nothing that is not legal, and nobody else is there.
     fn is_quiet(&self) -> bool {
-        self.bug.is_none() && self.writer.is_none()
+        self.bug.is_none() && self.writer.is_none() && self.breaks.is_none()
     }
 }
 
@@ -115,6 +119,7 @@ struct Seen {
     /// The diffs: what they reported, `None` if one was refused.
     diffs: Vec<((SnapshotUuid, SnapshotUuid), Option<LbaSet>)>,
     calls: u64,
+    pages: u64,
 }
 
 /// The array with everything that happens on it written down.
@@ -226,6 +231,23 @@ impl World {
         self.device(volume).write_bytes(offset(lba).get(), &block).expect("fine");
     }
 
+    /// The answer, unless it is this one's turn to be refused or to lie outside of the volume.
+    fn broken(&self, answer: Result<Page, ApiError>) -> Result<Page, ApiError> {
+        let mut seen = self.seen();
+        seen.pages += 1;
+        match self.set_up.breaks {
+            Some((page, past_end)) if page + 1 == seen.pages => match past_end {
+                false => Err(ApiError::Refused(reply("no such base"))),
+                true => answer.map(|mut page| {
+                    let start = Lba::new(self.set_up.len.get().next_multiple_of(64));
+                    page.chunks.push(ChunkBits { start, bits: ChunkBitmap::from_bits(1) });
+                    page
+                }),
+            },
+            _ => answer,
+        }
+    }
+
     /// Writes down that a block is about to be written.
     fn wrote(&self, volume: usize, lba: Lba, block: &[u8], foreign: bool) {
         let old = read(&self.device(volume), lba);
@@ -328,7 +350,7 @@ impl Array for World {
         from: Lba,
     ) -> Result<Page, ApiError> {
         self.foreign_write();
-        let answer = self.array.diff_page(snapshot, base, from);
+        let answer = self.broken(self.array.diff_page(snapshot, base, from));
         let pair = (snapshot, base.expect("the handshake always has one"));
         let mut seen = self.seen();
         if seen.diffs.last().is_none_or(|(last, _)| *last != pair) {
@@ -470,6 +492,8 @@ impl Outcome {
                 assert!(!set_up.proved(), "proved, and refused all the same: {refusal}");
                 let needless = set_up.is_quiet() && set_up.wiring == RIGHT;
                 assert!(!needless, "right, honest, and refused all the same: {refusal}");
+                let twice = set_up.is_quiet() && [[0, 0], [1, 1]].contains(&set_up.wiring);
+                assert!(!twice || refusal.guard == "G13", "{refusal}");
                 let swapped = set_up.is_quiet() && set_up.wiring == [1, 0];
                 let command = "--source-device /dev/target --target-device /dev/source";
                 assert!(!swapped || refusal.message.contains(command), "{refusal}");
@@ -509,6 +533,7 @@ fn random_set_ups_are_never_armed_wrongly_and_keep_every_byte() {
         };
         let array = match (set_up.bug, set_up.writer) {
             (_, Some(_)) => "somebody else writes",
+            _ if set_up.breaks.is_some() => "a page is broken",
             (Some(_), None) => "planted bug",
             (None, None) => "honest",
         };

@@ -81,7 +81,7 @@ impl FakeDisk {
 pub(crate) struct LoopDevice {
     path: PathBuf,
     /// Keeps it attached.
-    _open: File,
+    open: File,
     /// `None` for a second device on the file of another one.
     backing: Option<tempfile::NamedTempFile>,
 }
@@ -102,8 +102,9 @@ impl LoopDevice {
             .tempfile()
             .expect("a temporary file");
         fill(backing.path(), mib << 20);
-        let on = backing.path().to_owned();
-        LoopDevice::on(&on).map(|device| LoopDevice { backing: Some(backing), ..device })
+        let mut device = LoopDevice::on(backing.path())?;
+        device.backing = Some(backing);
+        Some(device)
     }
     /// A second loop device on the same file.
     pub(crate) fn again(&self) -> Option<LoopDevice> {
@@ -114,7 +115,7 @@ impl LoopDevice {
         for _ in 0..50 {
             match try_attach(&file) {
                 Ok((path, open)) => {
-                    return Some(LoopDevice { path, _open: open, backing: None });
+                    return Some(LoopDevice { path, open, backing: None });
                 }
                 // Somebody else took the free one first.
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
@@ -131,6 +132,15 @@ impl LoopDevice {
     }
     pub(crate) fn hash(&self) -> String {
         hash(&self.path)
+    }
+}
+
+impl Drop for LoopDevice {
+    /// The kernel keeps the mark when it detaches the device, and whoever gets it next would have it.
+    fn drop(&mut self) {
+        if ioctl::is_read_only(&self.open).is_ok_and(|read_only| read_only) {
+            tool("blockdev", &["--setrw".as_ref(), self.path.as_os_str()]);
+        }
     }
 }
 

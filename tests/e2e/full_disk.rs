@@ -116,7 +116,8 @@ fn what_the_journal_cannot_keep_is_not_asked_of_the_array() {
                 line["entry"]["intent"]["name"].as_str().map(str::to_owned)
             })
             .collect();
-        let asked: BTreeSet<String> = proxy.bodies("POST").iter().map(name_in).collect();
+        let asked: BTreeSet<String> =
+            proxy.bodies("POST").iter().map(|body| name_in(body)).collect();
         assert!(asked.len() >= 6, "the handshake at least: {run}");
         assert!(asked.is_subset(&intended), "{asked:#?} {intended:#?}");
     }
@@ -124,7 +125,7 @@ fn what_the_journal_cannot_keep_is_not_asked_of_the_array() {
     home.assert_nothing_left();
 }
 
-fn name_in(body: &String) -> String {
+fn name_in(body: &str) -> String {
     let body: Value = serde_json::from_str(body).unwrap();
     body["name"].as_str().unwrap().to_owned()
 }

@@ -207,6 +207,8 @@ impl Shared {
             while !self.end.load(Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(20));
             }
+            // Nobody waits any more, and nothing may happen on the array now.
+            return (503, "text/plain".to_owned(), Vec::new());
         }
         let (status, kind, body) = self.forward(request, &request.target);
         if status != 200 || !request.target.contains("/snapshots/diff/") {
