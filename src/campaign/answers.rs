@@ -29,6 +29,15 @@ pub enum Reading {
     Unanswered(String),
 }
 
+/// How finely answers are read under a policy.
+pub(super) const fn unit_of(policy: Policy) -> LbaCount {
+    match policy {
+        Policy::Exact => LbaCount::new(1),
+        Policy::Chunk | Policy::ReportOnly => LbaCount::new(CHUNK_LBAS),
+        Policy::Granule(lbas) => lbas,
+    }
+}
+
 /// Reads the answers: `drawn` are the LBAs rewritten on (source, target), `seen` the LBAs reported
 /// since. Answers are read in whole chunks if the policy allows no finer reading. Rewrites that do
 /// not show are legal (`oracle.md` section 2): what shows decides, and nothing else may show.
@@ -37,11 +46,7 @@ pub fn read_answers(
     seen: (&LbaSet, &LbaSet),
     policy: Policy,
 ) -> Reading {
-    let unit = match policy {
-        Policy::Exact => LbaCount::new(1),
-        Policy::Chunk | Policy::ReportOnly => LbaCount::new(CHUNK_LBAS),
-        Policy::Granule(lbas) => lbas,
-    };
+    let unit = unit_of(policy);
     let whole = |set: &LbaSet| set.rounded_out(unit);
     let (a, b) = (whole(drawn.0), whole(drawn.1));
     let (src, tgt) = (whole(seen.0), whole(seen.1));

@@ -8,7 +8,7 @@
 //! device is proved otherwise. Not covered: how answers are read (`super::answers`), and blocks that
 //! a killed run left stamped (`super::restore`).
 
-use super::answers::{Phase, Reading, decide, missed, read_answers};
+use super::answers::{Phase, Reading, decide, missed, read_answers, unit_of};
 use super::journal::{Journal, Saved};
 use crate::array::{Array, BlockDevice, Clock, DeviceError, Waiting};
 use crate::block::{
@@ -22,7 +22,7 @@ use crate::model::Model;
 use crate::oracle::{CheckId, Checks, Reason, Verdict, Violation};
 use crate::scenario::{Header, Label, Op, Scenario};
 use crate::sync::{ChecksumMethod, CopyConfig};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -117,7 +117,7 @@ impl Handshake<'_> {
         policy: Policy,
     ) -> Result<ArmedPair, ArmError> {
         let smaller = source.len_lbas().min(target.len_lbas());
-        let (a, b) = draw(smaller)?;
+        let (a, b) = draw(smaller, unit_of(policy))?;
         let (pair, drawn) = ((&source, &target), (&a, &b));
         let (mut reading, mut findings) = self.rewrite(pair, drawn, model, policy)?;
         if matches!(reading, Reading::Restless(_)) {
@@ -332,28 +332,43 @@ fn unanswered(findings: &[Violation]) -> Reading {
     Reading::Unanswered(findings.first().map_or("no answer".to_owned(), ToString::to_string))
 }
 
-/// Draws the LBAs for both volumes: no two in one chunk, none near the ends.
-fn draw(len: LbaCount) -> Result<(LbaSet, LbaSet), ArmError> {
-    let third = len.get() / 3;
+/// Draws the LBAs for both volumes, none near the ends. `unit` is what the diffs are read in: one of
+/// each volume never lie in the same unit, or swapped devices would look right; two of one volume
+/// only if the volume is too small for anything else.
+fn draw(len: LbaCount, unit: LbaCount) -> Result<(LbaSet, LbaSet), ArmError> {
+    let (third, unit) = (len.get() / 3, unit.get().max(CHUNK_LBAS));
     let (low, high) = match len.get() > 3 * ENDS.get() {
         true => (ENDS.get(), len.get() - ENDS.get()),
         false => (third, len.get() - third),
     };
-    let mut chunks: BTreeSet<u64> = BTreeSet::new();
-    let mut lbas = Vec::new();
-    while lbas.len() < 2 * DRAWN {
-        let random = getrandom::u64().map_err(ArmError::Random)?;
-        let lba = low + random % (high - low).max(1);
-        // A volume of less than 32 chunks in its middle would never yield enough.
-        let taken = !chunks.insert(lba / CHUNK_LBAS);
-        if taken && high - low >= 4 * DRAWN as u64 * CHUNK_LBAS {
+    let (first, units) = (low / unit, high.div_ceil(unit) - low / unit);
+    if units < 2 {
+        return Err(ArmError::Refused(GuardRefusal {
+            guard: "G12",
+            message: format!(
+                "volumes of {len} LBAs cannot be told apart by diffs that are read in units of {unit} LBAs; give larger ones, or a finer --policy"
+            ),
+        }));
+    }
+    let random = |n: u64| getrandom::u64().map(|word| word % n).map_err(ArmError::Random);
+    let roomy = units >= 4 * DRAWN as u64;
+    let mut owners: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut drawn = [LbaSet::new(), LbaSet::new()];
+    let mut turns = 0;
+    while turns < 2 * DRAWN {
+        // By turns, so that each has a unit of its own even if there are only two.
+        let own = turns % 2;
+        let chosen = first + random(units)?;
+        if owners.get(&chosen).is_some_and(|owner| *owner != own || roomy) {
             continue;
         }
-        lbas.push(Extent::lbas(lba, 1));
+        owners.insert(chosen, own);
+        let (start, end) = (low.max(chosen * unit), high.min((chosen + 1) * unit));
+        drawn[own].insert(Extent::lbas(start + random(end - start)?, 1));
+        turns += 1;
     }
-    let (a, b) = lbas.split_at(DRAWN);
-    let (a, b): (LbaSet, LbaSet) = (a.iter().copied().collect(), b.iter().copied().collect());
-    Ok((a.clone(), b.difference(&a)))
+    let [a, b] = drawn;
+    Ok((a, b))
 }
 
 #[cfg(test)]

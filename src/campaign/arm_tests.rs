@@ -11,6 +11,7 @@ use crate::campaign::testing::TestArray;
 use crate::device::testing::{FakeSysfs, LoopDevice, tool};
 use crate::device::{Consent, Host, Wanted, open_pair};
 use crate::oracle::Kind;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -398,7 +399,7 @@ fn write(device: &Path, lba: Lba, bytes: &[u8]) {
 #[test]
 fn drawn_lbas_lie_apart_and_away_from_the_ends() {
     for _ in 0..200 {
-        let (a, b) = draw(LbaCount::mib(2048)).expect("random numbers");
+        let (a, b) = draw(LbaCount::mib(2048), LbaCount::new(1)).expect("random numbers");
         assert_eq!((a.count().get(), b.count().get()), (8, 8));
         let chunks: BTreeSet<u64> = a.union(&b).chunks().iter().map(|(at, _)| at.get()).collect();
         assert_eq!(chunks.len(), 16);
@@ -409,5 +410,25 @@ fn drawn_lbas_lie_apart_and_away_from_the_ends() {
                 .iter()
                 .all(|run| run.start().get() >= first && run.end().get() <= last)
         );
+    }
+}
+
+#[test]
+fn what_is_read_in_one_piece_never_holds_lbas_of_both_volumes() {
+    for len in (193..2200).step_by(7) {
+        for unit in [1, 64, 100, len / 4].map(LbaCount::new) {
+            let (a, b) = match draw(LbaCount::new(len), unit) {
+                Ok(drawn) => drawn,
+                Err(error) => {
+                    let middle = len - 2 * (len / 3);
+                    assert!(middle <= unit.get().max(CHUNK_LBAS), "{len} {unit}: {error}");
+                    assert!(error.to_string().contains("larger"), "{error}");
+                    continue;
+                }
+            };
+            let whole = |set: &LbaSet| set.rounded_out(unit.max(LbaCount::new(CHUNK_LBAS)));
+            assert!(!a.is_empty() && !b.is_empty());
+            assert_eq!(whole(&a).intersection(&whole(&b)), LbaSet::new(), "{len} {unit}");
+        }
     }
 }
