@@ -306,6 +306,13 @@ fn folder(args: &ReplayArgs, path: &Path, context: &mut Context) -> Result<Exit,
 pub fn shrink(args: &ShrinkArgs, context: &mut Context) -> Result<Exit, Failure> {
     let scenario = load(&args.file)?;
     refuse_contradiction(&scenario)?;
+    let to = args.to.clone().unwrap_or_else(|| args.file.with_extension("shrunk.jsonl"));
+    if to.exists() {
+        let to = to.display();
+        return Err(Failure::usage(format!(
+            "{to} is there already: remove it, or give another name with --to"
+        )));
+    }
     let outcome = run_once(&scenario, context)?;
     let Some(found) = outcome.verdict.violation() else {
         let file = args.file.display();
@@ -313,7 +320,6 @@ pub fn shrink(args: &ShrinkArgs, context: &mut Context) -> Result<Exit, Failure>
             "{file} shows no violation, so there is nothing to shrink; see it with `lbaudit replay {file}`"
         )));
     };
-    let to = args.to.clone().unwrap_or_else(|| args.file.with_extension("shrunk.jsonl"));
     let cannot = |error: std::io::Error| {
         let (to, flag) = (to.display(), "give another with --to");
         Failure::could_not(format!("cannot write {to}: {error}; {flag}"))
@@ -500,7 +506,8 @@ mod tests {
         assert!(text.contains("shrunk 3 -> 2 operations ("), "{text}");
         let scenario = load(&home.path().join("x.shrunk.jsonl")).expect("reads");
         assert_eq!(scenario.steps.len(), 3);
-        assert_eq!(shrunk().0.expect_err("it is there already").exit, Exit::CouldNotTest);
+        assert_eq!(shrunk().0.expect_err("it is there already").exit, Exit::Usage);
+        fs::remove_file(home.path().join("x.shrunk.jsonl")).expect("it is there");
         fs::write(&path, trace(5, &[])).expect("a file");
         assert_eq!(shrunk().0.expect_err("nothing to shrink").exit, Exit::CouldNotTest);
     }
