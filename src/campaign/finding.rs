@@ -13,7 +13,7 @@ use super::record::{EVENTS, record as recorded};
 use super::stand_in::shorten;
 use super::store::{create_private, sync_folder};
 use crate::block::Extent;
-use crate::engine::{Event, ShrinkBudget, Shrunk, shrink};
+use crate::engine::{Event, ShrinkBudget, ShrinkStep, Shrunk, shrink};
 use crate::oracle::{Kind, Reason, Verdict, Violation};
 use crate::scenario::{Op, Scenario, write_trace};
 use serde::Serialize;
@@ -182,6 +182,8 @@ struct ShrunkRecord<'a> {
     seconds: f64,
     finished: bool,
     reproduced: String,
+    /// What made it shorter, step by step; on the target only, if the simulator went ahead.
+    log: Vec<ShrinkStep>,
     touching: Vec<Touching>,
     violation: &'a Violation,
 }
@@ -272,7 +274,10 @@ impl<'i> Investigator<'i> {
             false => None,
         };
         let start = short.as_ref().unwrap_or(&original);
-        let shrunk = shrink_scenario(start, found.kind, self.budget, &patient, self.stop);
+        let mut log = Vec::new();
+        let mut listen = |step| log.push(step);
+        let (budget, stop) = (self.budget, self.stop);
+        let shrunk = shrink_scenario(start, found.kind, budget, &patient, (stop, &mut listen));
         let (scenario, outcomes) = self.confirm(&original, shrunk.scenario, found.kind);
         let again: Vec<&Violation> =
             outcomes.iter().filter_map(|outcome| same(outcome, found.kind)).collect();
@@ -298,6 +303,7 @@ impl<'i> Investigator<'i> {
             seconds: finding.shrinking.took.as_secs_f64(),
             finished: finding.shrinking.finished,
             reproduced: format!("{}/{}", finding.reproduced, finding.tried),
+            log,
             touching: touching(&finding.scenario, &finding.violation),
             violation: &finding.violation,
         });
@@ -391,19 +397,20 @@ impl<'i> Investigator<'i> {
     }
 }
 
-/// Shrinks a scenario for as long as a violation of `kind` shows; `stop` ends it early.
+/// Shrinks a scenario for as long as a violation of `kind` shows; `stop` ends it early. `log` hears of
+/// every step that was kept.
 pub fn shrink_scenario(
     original: &Scenario,
     kind: Kind,
     budget: ShrinkBudget,
     runner: &Runner<'_>,
-    stop: &AtomicBool,
+    (stop, log): (&AtomicBool, &mut dyn FnMut(ShrinkStep)),
 ) -> Shrunk {
     let mut reproduces = |candidate: &Scenario| {
         // A stopped run shrinks no more: every further candidate is turned down unseen.
         !stop.load(Ordering::Relaxed) && same(&runner(candidate, &mut |_| ()), kind).is_some()
     };
-    shrink(original, budget, &mut reproduces, &mut |_| ())
+    shrink(original, budget, &mut reproduces, log)
 }
 
 /// The gravest violation, if it is of that kind.
@@ -520,6 +527,9 @@ mod tests {
         assert_eq!(record["kind"], "missed");
         assert_eq!(record["shrunk"]["operations"], 4);
         assert_eq!(record["shrunk"]["reproduced"], "3/3");
+        let log = record["shrunk"]["log"].as_array().expect("a list");
+        let left: Vec<u64> = log.iter().filter_map(|step| step["steps"].as_u64()).collect();
+        assert!(left.is_sorted_by(|a, b| a >= b) && left.last() == Some(&5), "{log:?}");
         let touching = record["shrunk"]["touching"].as_array().expect("a list");
         let steps: Vec<u64> = touching.iter().filter_map(|t| t["step"].as_u64()).collect();
         assert_eq!(steps, [1, 3], "the write and the discard: {touching:?}");

@@ -16,9 +16,7 @@ use crate::cli::args::{Backend, Form, OutputArgs};
 use crate::cli::config::Seconds;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
-use crate::engine::CaseName;
-use crate::engine::Event;
-use crate::engine::ShrinkBudget;
+use crate::engine::{CaseName, Event, ShrinkBudget, ShrinkStep};
 use crate::oracle::{Checks, Reason, Verdict};
 use crate::report::{step_lines, violation_lines};
 use crate::scenario::{Scenario, write_trace};
@@ -332,7 +330,12 @@ pub fn shrink(args: &ShrinkArgs, context: &mut Context) -> Result<Exit, Failure>
             .unwrap_or_else(|error| CaseOutcome::unknown(Reason::Tool(error.to_string())))
     };
     let budget = ShrinkBudget { time: args.shrink_time.0, runs: SHRINK_RUNS };
-    let shrunk = shrink_scenario(&scenario, found.kind, budget, &runner, context.stop.flag());
+    let stop = context.stop.clone();
+    let mut say = |ShrinkStep { what, steps, runs }: ShrinkStep| {
+        context.ui.say(&format!("{what}: {steps} steps are left after {runs} runs"));
+    };
+    let listen = (stop.flag(), &mut say as _);
+    let shrunk = shrink_scenario(&scenario, found.kind, budget, &runner, listen);
     let trace = write_trace(&shrunk.scenario).map_err(|error| cannot(error.into()))?;
     file.write_all(trace.as_bytes()).map_err(cannot)?;
     let before = scenario.steps.len().saturating_sub(1);
