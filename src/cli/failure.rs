@@ -106,7 +106,9 @@ impl From<EmbeddedError> for Failure {
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Failure {
         match error {
-            ServeError::Size(_) | ServeError::Server(server::ServeError::NotLoopback(_)) => {
+            ServeError::Size(_)
+            | ServeError::NoVolume(_)
+            | ServeError::Server(server::ServeError::NotLoopback(_)) => {
                 Failure::usage(error.to_string())
             }
             _ => Failure::could_not(error.to_string()),

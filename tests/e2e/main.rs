@@ -6,12 +6,15 @@
 
 #![expect(clippy::unwrap_used, reason = "tests stop where something is not as it must be")]
 
+mod auditing;
 mod checking;
 mod clones;
 mod command_line;
 mod embedded;
+mod faulty;
 mod findings;
 mod proxied;
+mod secrets;
 mod serving;
 mod stopping;
 mod support;
