@@ -281,7 +281,7 @@ impl Handshake<'_> {
             strict: false,
         };
         let mut sut = Sut {
-            threads: true,
+            in_memory: false,
             array: self.array,
             volumes: BTreeMap::from([
                 (Role::Source, SutVolume::borrowed(source.0, source.1)),

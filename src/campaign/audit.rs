@@ -231,7 +231,7 @@ impl Auditing<'_, '_> {
                 let (Some(first), Some(second)) = sides else { continue };
                 compared += 1;
                 let (pair, sides) = (named((snap, base)), (long, first, second));
-                match judge_triangle(pair, label(middle), sides, Policy::Exact) {
+                match judge_triangle(pair, label(middle), sides) {
                     Some(extra) if self.plan.policy == Policy::Exact => found.push(extra),
                     Some(extra) => {
                         note(

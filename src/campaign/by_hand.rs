@@ -2,18 +2,23 @@
 //! endpoint, everything that names it from environment variables, a question before it writes.
 //!
 //! The blocks it writes are random bytes: by hand it is the *answers* that are compared, not the
-//! contents. What no interface of an array offers (restart, clone) it asks its reader to do.
+//! contents. A change that must be reported or must not be is looked for in the last answer, and the
+//! script's status says what it found; of other kinds its reader is the judge. What no interface of an array offers (restart, clone) it asks its reader to do.
 //! Not covered: copying a diff; `lbaudit sync` does that.
 
 use crate::block::{Extent, Role};
+use crate::oracle::{Kind, Violation};
 use crate::scenario::{Label, Op, Scenario};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-/// The script for `scenario`; `sentence` says what it shows.
-pub fn script(scenario: &Scenario, sentence: &str) -> String {
+/// LBAs of a violation that are looked for in an answer, at most.
+const LOOKED_FOR: usize = 8;
+
+/// The script for `scenario`, whose last step shows `violation`.
+pub fn script(scenario: &Scenario, violation: &Violation) -> String {
     let mut text = String::from("#!/bin/sh\n");
-    let words: String = sentence.chars().filter(|c| !c.is_control()).collect();
+    let words: String = violation.to_string().chars().filter(|c| !c.is_control()).collect();
     let mut needs = Needs::default();
     let mut body = String::new();
     for (number, step) in (1..).zip(&scenario.steps) {
@@ -39,8 +44,29 @@ pub fn script(scenario: &Scenario, sentence: &str) -> String {
         text.push_str("command -v blkdiscard >/dev/null || { echo 'this one needs blkdiscard (util-linux) as well' >&2; exit 2; }\n");
     }
     text.push_str(FUNCTIONS);
+    text.push_str("consent \"$SOURCE_UUID\" \"$SOURCE_DEVICE\"\n");
+    for (role, name) in [(Role::Target, "TARGET"), (Role::Neighbour, "NEIGHBOUR")] {
+        if needs.roles.contains(&role) {
+            let _ = writeln!(text, "consent \"${name}_UUID\" \"${name}_DEVICE\"");
+        }
+    }
+    text.push_str("trap tidy EXIT\n\n");
     text.push_str(&body);
     let _ = writeln!(text, "say {}", quoted(&format!("What was found: {words}")));
+    let wanted = match violation.kind {
+        Kind::Missed => Some("yes"),
+        Kind::Leaked => Some("no"),
+        _ => None,
+    };
+    match wanted {
+        Some(wanted) => {
+            for run in violation.extents.runs().iter().take(LOOKED_FOR) {
+                let _ = writeln!(text, "judge {wanted} {}", run.start());
+            }
+        }
+        None => text.push_str("unclear=1\n"),
+    }
+    text.push_str("verdict\n");
     text
 }
 
@@ -108,11 +134,12 @@ done; }
 between() { :; }
 # diff SNAPSHOT BASE FROM PAGES: prints each page; runs `between` after that many of them.
 diff() {
-  from=$3 page=0
+  from=$3 page=0 pages=
   while :; do
     answer=$(api GET "snapshots/diff/$1?offsetLBA=$from${2:+&baseSnapshotUUID=$2}")
     say "     $answer"
     page=$((page + 1))
+    pages="$pages$answer"
     [ "$page" != "$4" ] || between
     from=$(printf '%s' "$answer" | field nextOffsetLBA)
     [ "${from:-0}" != 0 ] || return 0
@@ -128,11 +155,55 @@ show() { dd if="$1" bs=4096 skip="$2" count="$3" iflag=direct status=none | cksu
 flush() { dd if=/dev/null of="$1" conv=notrunc,fsync status=none; }
 tidy() { for uuid in $taken; do api DELETE "snapshots/$uuid" >/dev/null 2>&1 || :; done; }
 
-say "This overwrites blocks of volume $SOURCE_UUID through $SOURCE_DEVICE."
-printf 'Type its last 12 digits to go on: '
-read -r answer
-[ "$answer" = "${SOURCE_UUID##*-}" ] || { say 'nothing was done'; exit 2; }
-trap tidy EXIT
+# consent UUID DEVICE: is the device that volume, and may it be overwritten?
+consent() {
+  wwid=/sys/class/block/$(basename "$(readlink -f "$2")")/wwid
+  if [ -r "$wwid" ]; then
+    found=$(tr 'A-F' 'a-f' <"$wwid")
+    [ "$found" = "uuid.$1" ] || { say "$2 is $found, not volume $1; nothing was done"; exit 2; }
+  else
+    say "$2 has no wwid: make sure yourself that it is volume $1."
+  fi
+  say "This overwrites blocks of volume $1 through $2."
+  printf 'Type its last 12 digits to go on: '
+  read -r answer
+  [ "$answer" = "${1##*-}" ] || { say 'nothing was done'; exit 2; }
+}
+# reported LBA: whether the last diff reports it: yes, no, or unknown. A bitmap is 8 bytes in base64,
+# byte k for LBAs 8k to 8k+7 of the range.
+reported() {
+  printf '%s' "$pages" | tr '{\n' '\n ' | awk -v lba="$1" '
+    function number(name) {
+      if (!match($0, "\"" name "\" *: *\"?[0-9]+")) return -1
+      text = substr($0, RSTART, RLENGTH); sub(/.*[^0-9]/, "", text); return text + 0
+    }
+    BEGIN { digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"; says = "no" }
+    /"(lbaStart|bitmap)"/ {
+      start = number("lbaStart"); if (start < 0) start = 0
+      if (lba < start || lba >= start + 64) next
+      if (!match($0, /"bitmap" *: *"[A-Za-z0-9+\/]+="/) || substr($0, RSTART + RLENGTH - 14, 1) != "\"") { says = "unknown"; next }
+      code = substr($0, RSTART + RLENGTH - 13, 11); bit = lba - start
+      # Of the 6 bits of each digit the first is the most significant of its bytes.
+      at = int(bit / 8) * 8 + 7 - bit % 8
+      digit = index(digits, substr(code, int(at / 6) + 1, 1)) - 1
+      if (int(digit / 2 ^ (5 - at % 6)) % 2) says = "yes"
+    }
+    END { print says }'
+}
+pages= wrong=0 unclear=0
+judge() { # yes|no LBA
+  case $(reported "$2") in
+    "$1") say "LBA $2 in the last diff: right" ;;
+    unknown) say "LBA $2 in the last diff: a bitmap of unknown form"; unclear=1 ;;
+    *) say "LBA $2 in the last diff: WRONG"; wrong=1 ;;
+  esac
+}
+# Status 1: it happened again; 0: it did not; 3: look at the answers yourself.
+verdict() {
+  [ $wrong = 0 ] || { say 'It happened again.'; exit 1; }
+  [ $unclear = 0 ] || { say 'Not judged here: compare the answers above with what was found.'; exit 3; }
+  say 'It did not happen this time.'
+}
 
 "#;
 
@@ -251,10 +322,12 @@ fn snapshot(label: Label) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::{BlockSize, Geometry, Lba, LbaCount, Policy};
+    use crate::block::{BlockSize, Geometry, Lba, LbaCount, LbaSet, Policy};
     use crate::scenario::{Check, Header, SyncSource};
+    use std::fs::Permissions;
     use std::io::Write as _;
-    use std::process::{Command, Stdio};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::process::{Command, Output, Stdio};
 
     fn at(lba: u64, len: u64) -> Extent {
         Extent::lbas(lba, len)
@@ -296,7 +369,9 @@ mod tests {
     fn of(ops: Vec<Op>) -> String {
         let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(4096), fresh: true };
         let header = Header::new([(Role::Source, shape)].into(), Policy::Exact, "");
-        script(&Scenario::new(header, ops), "it's\nwrong; $(reboot)")
+        let at = LbaSet::from(at(66, 2));
+        let violation = Violation::new(Kind::Missed, "it's\nwrong; $(reboot)").at(at);
+        script(&Scenario::new(header, ops), &violation)
     }
 
     #[test]
@@ -308,7 +383,10 @@ mod tests {
         input.write_all(text.as_bytes()).expect("it reads");
         drop(input);
         assert!(shell.wait().expect("it ends").success(), "{text}");
-        assert!(text.starts_with("#!/bin/sh\n# it'swrong; $(reboot)\n"), "one comment line");
+        assert!(
+            text.starts_with("#!/bin/sh\n# missed (data loss): it'swrong; $(reboot)\n"),
+            "one comment line"
+        );
         assert!(text.contains("NEIGHBOUR_DEVICE:?") && !text.contains("${TARGET_DEVICE:?"));
     }
 
@@ -318,13 +396,28 @@ mod tests {
         let question = text.find("Type its last 12 digits").expect("asks");
         let write = text.find("\nput \"$SOURCE_DEVICE\" 64 8").expect("writes");
         assert!(question < write);
+        let (output, device) = run(vec![Op::Write { at: at(0, 1) }], "yes\n", "exit 9");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("nothing was done"));
+        assert_eq!(device, b"precious");
+    }
+
+    /// Runs a script with these answers typed, and this script in place of curl. Answers what came
+    /// of it and what its device holds then.
+    fn run(ops: Vec<Op>, typed: &str, curl: &str) -> (Output, Vec<u8>) {
         let folder = tempfile::tempdir().expect("a folder");
-        let device = folder.path().join("device");
-        std::fs::write(&device, b"precious").expect("a file");
-        let script = folder.path().join("repro.sh");
-        std::fs::write(&script, of(vec![Op::Write { at: at(0, 1) }])).expect("a file");
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).expect("a file");
+            path
+        };
+        let (device, script) = (file("device", "precious"), file("script", &of(ops)));
+        let stub = file("curl", &format!("#!/bin/sh\ncat >/dev/null\n{curl}\n"));
+        std::fs::set_permissions(&stub, Permissions::from_mode(0o700)).expect("its owner's");
+        let others = std::env::var("PATH").expect("a path");
         let mut shell = Command::new("sh")
             .arg(&script)
+            .env("PATH", format!("{}:{others}", folder.path().display()))
             .env("LBAUDIT_ENDPOINT", "https://127.0.0.1:1")
             .env("LIGHTBITS_JWT", "x")
             .env("SOURCE_UUID", "29051d6a-e968-4dc7-aa9a-bd382af936d1")
@@ -333,11 +426,43 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn()
             .expect("there is a shell");
-        shell.stdin.take().expect("piped").write_all(b"yes\n").expect("it reads");
+        shell.stdin.take().expect("piped").write_all(typed.as_bytes()).expect("it reads");
         let output = shell.wait_with_output().expect("it ends");
-        assert_eq!(output.status.code(), Some(2));
-        assert!(String::from_utf8_lossy(&output.stdout).contains("nothing was done"));
-        assert_eq!(std::fs::read(&device).expect("still there"), b"precious");
+        (output, std::fs::read(&device).expect("still there"))
+    }
+
+    #[test]
+    fn the_script_says_by_its_status_whether_it_happened_again() {
+        let asks = || {
+            let (snap, from) = (Label(0), Lba::new(0));
+            vec![
+                Op::Take { label: snap, wait: true },
+                Op::Diff { snap, base: None, from, between_pages: None },
+            ]
+        };
+        let status = |ranges: &str| {
+            let snapshot = r#"{"UUID":"11111111-2222-3333-4444-555555555555","state":"Available"}"#;
+            let page = format!(r#"{{"ranges":[{ranges}],"nextOffsetLBA":"0"}}"#);
+            let curl = format!(
+                "case $* in *diff*) echo '{page}' ;; *DELETE*) ;; *) echo '{snapshot}' ;; esac"
+            );
+            let (output, _) = run(asks(), "bd382af936d1\n", &curl);
+            (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        // LBA 66 is bit 2 of its chunk; what follows are the bytes in base64.
+        let chunk = |bits: &str| format!(r#"{{"lbaStart":"64","lbaEnd":"127","bitmap":"{bits}"}}"#);
+        let before = r#"{"lbaStart":0,"bitmap":"//////////8="},"#;
+        for (ranges, wanted) in [
+            (chunk("BAAAAAAAAAA="), 0),
+            (chunk("+/////////8="), 1),
+            (format!("{before}{}", chunk("DAAAAAAAAAA=")), 0),
+            (before.trim_end_matches(',').to_owned(), 1),
+            (String::new(), 1),
+            (chunk("0x04"), 3),
+        ] {
+            let (code, text) = status(&ranges);
+            assert_eq!(code, Some(wanted), "{ranges}: {text}");
+        }
     }
 
     #[test]

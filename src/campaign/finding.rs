@@ -12,7 +12,8 @@ use super::check::{Failure, Runner};
 use super::record::{EVENTS, record as recorded};
 use super::stand_in::shorten;
 use super::store::{create_private, sync_folder};
-use crate::engine::{Event, ShrinkBudget, Shrunk, shrink};
+use crate::block::Extent;
+use crate::engine::{Event, ShrinkBudget, ShrinkStep, Shrunk, shrink};
 use crate::oracle::{Kind, Reason, Verdict, Violation};
 use crate::scenario::{Op, Scenario, write_trace};
 use serde::Serialize;
@@ -146,8 +147,32 @@ struct Record<'a> {
     /// As found; `shrunk` has its own.
     violation: &'a Violation,
     operations_before: usize,
+    /// The steps that touched the LBAs it concerns, by their number from 1.
+    touching: Vec<Touching>,
     #[serde(skip_serializing_if = "Option::is_none")]
     shrunk: Option<ShrunkRecord<'a>>,
+}
+
+#[derive(Serialize)]
+struct Touching {
+    step: usize,
+    operation: String,
+}
+
+/// The steps that change what `violation` concerns: everything that changes something, if it
+/// concerns no LBA in particular.
+fn touching(scenario: &Scenario, violation: &Violation) -> Vec<Touching> {
+    let concerns =
+        |at: Extent| violation.extents.is_empty() || !violation.extents.within(at).is_empty();
+    let mut found = Vec::new();
+    for (step, number) in scenario.steps.iter().zip(1..) {
+        let mut touches = false;
+        step.op.each(&mut |op| touches |= op.changes().is_some_and(concerns));
+        if touches {
+            found.push(Touching { step: number, operation: step.op.to_string() });
+        }
+    }
+    found
 }
 
 #[derive(Serialize)]
@@ -157,6 +182,9 @@ struct ShrunkRecord<'a> {
     seconds: f64,
     finished: bool,
     reproduced: String,
+    /// What made it shorter, step by step; on the target only, if the simulator went ahead.
+    log: Vec<ShrinkStep>,
+    touching: Vec<Touching>,
     violation: &'a Violation,
 }
 
@@ -166,9 +194,8 @@ pub struct Investigator<'i> {
     pub run: &'i Path,
     /// What scenarios run on.
     pub runner: &'i Runner<'i>,
-    /// The same, telling records, where there is one: what a finding does is kept for a second
-    /// judge.
-    pub recorder: Option<&'i Runner<'i>>,
+    /// The same, telling records: what a finding does is kept for a second judge.
+    pub recorder: &'i Runner<'i>,
     /// How long and how often a finding may be shrunk.
     pub budget: ShrinkBudget,
     /// Set to end shrinking early.
@@ -176,21 +203,31 @@ pub struct Investigator<'i> {
     /// How often a candidate is run before it counts as not showing the violation: more than once
     /// where runs do not repeat themselves.
     pub tries: u32,
+    /// Whether a person can do by hand, with curl and dd, what runs do.
+    pub by_hand: bool,
     /// Whether runs are so dear that the simulator shrinks first, if a planted bug explains the
     /// finding there.
     pub stand_in: bool,
 }
 
 impl<'i> Investigator<'i> {
-    /// Where runs are cheap and repeat themselves.
+    /// Where runs are cheap and repeat themselves. The second runner tells records.
     pub fn new(
         run: &'i Path,
-        runner: &'i Runner<'i>,
+        (runner, recorder): (&'i Runner<'i>, &'i Runner<'i>),
         budget: ShrinkBudget,
         stop: &'i AtomicBool,
     ) -> Investigator<'i> {
-        let (recorder, tries, stand_in) = (None, 1, false);
-        Investigator { run, runner, recorder, budget, stop, tries, stand_in }
+        Investigator {
+            run,
+            runner,
+            recorder,
+            budget,
+            stop,
+            tries: 1,
+            by_hand: true,
+            stand_in: false,
+        }
     }
 
     /// Writes the finding down, shrinks it, runs it again. A case without a violation is none.
@@ -217,17 +254,17 @@ impl<'i> Investigator<'i> {
             meaning: found.kind.meaning(),
             violation: found,
             operations_before,
+            touching: touching(&original, found),
             shrunk: None,
         };
         let trace = write_trace(&failure.scenario)?;
-        let first = [
-            (ORIGINAL, trace.as_str()),
-            (VIOLATION, &json(&record)?),
-            (REPRO, &write_trace(&original)?),
-            (BY_HAND, &script(&original, &found.to_string())),
-        ];
+        let mut first =
+            vec![(ORIGINAL, trace), (VIOLATION, json(&record)?), (REPRO, write_trace(&original)?)];
+        if self.by_hand {
+            first.push((BY_HAND, script(&original, found)));
+        }
         let path = self.write_whole(number, &first)?;
-        self.keep_events(&path, &original)?;
+        self.keep_events(&path, &original, found.kind)?;
 
         let patient = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
             self.run_patiently(scenario, found, on_event)
@@ -237,7 +274,10 @@ impl<'i> Investigator<'i> {
             false => None,
         };
         let start = short.as_ref().unwrap_or(&original);
-        let shrunk = shrink_scenario(start, found.kind, self.budget, &patient, self.stop);
+        let mut log = Vec::new();
+        let mut listen = |step| log.push(step);
+        let (budget, stop) = (self.budget, self.stop);
+        let shrunk = shrink_scenario(start, found.kind, budget, &patient, (stop, &mut listen));
         let (scenario, outcomes) = self.confirm(&original, shrunk.scenario, found.kind);
         let again: Vec<&Violation> =
             outcomes.iter().filter_map(|outcome| same(outcome, found.kind)).collect();
@@ -263,12 +303,16 @@ impl<'i> Investigator<'i> {
             seconds: finding.shrinking.took.as_secs_f64(),
             finished: finding.shrinking.finished,
             reproduced: format!("{}/{}", finding.reproduced, finding.tried),
+            log,
+            touching: touching(&finding.scenario, &finding.violation),
             violation: &finding.violation,
         });
         replace(&finding.path, REPRO, write_trace(&finding.scenario)?.as_bytes())?;
-        self.keep_events(&finding.path, &finding.scenario)?;
-        let sentence = finding.violation.to_string();
-        replace(&finding.path, BY_HAND, script(&finding.scenario, &sentence).as_bytes())?;
+        self.keep_events(&finding.path, &finding.scenario, found.kind)?;
+        if self.by_hand {
+            let script = script(&finding.scenario, &finding.violation);
+            replace(&finding.path, BY_HAND, script.as_bytes())?;
+        }
         replace(&finding.path, VIOLATION, json(&record)?.as_bytes())?;
         Ok(Some(finding))
     }
@@ -299,15 +343,22 @@ impl<'i> Investigator<'i> {
         outcome
     }
 
-    /// Keeps a recording of what is to be replayed, where there can be one.
-    fn keep_events(&self, folder: &Path, scenario: &Scenario) -> io::Result<()> {
-        let Some(recorder) = self.recorder else { return Ok(()) };
-        let (_, events) = recorded(scenario, recorder)?;
-        replace(folder, EVENTS, events.lines())
+    /// Keeps a recording of what is to be replayed: of a run that shows the violation, if one does.
+    /// Where runs do not repeat themselves, a few more are given to it than to a candidate.
+    fn keep_events(&self, folder: &Path, scenario: &Scenario, kind: Kind) -> io::Result<()> {
+        let mut kept = recorded(scenario, self.recorder)?;
+        let most = if self.tries > 1 { self.tries * AGAIN } else { 1 };
+        for _ in 1..most {
+            if same(&kept.0, kind).is_some() || self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            kept = recorded(scenario, self.recorder)?;
+        }
+        replace(folder, EVENTS, kept.1.lines())
     }
 
     /// Writes the folder beside its place and moves it there.
-    fn write_whole(&self, number: u32, files: &[(&str, &str)]) -> io::Result<PathBuf> {
+    fn write_whole(&self, number: u32, files: &[(&str, String)]) -> io::Result<PathBuf> {
         let beside = self.run.join(format!(".finding-{number}"));
         let path = self.run.join(format!("finding-{number}"));
         DirBuilder::new().mode(0o700).create(&beside)?;
@@ -346,19 +397,20 @@ impl<'i> Investigator<'i> {
     }
 }
 
-/// Shrinks a scenario for as long as a violation of `kind` shows; `stop` ends it early.
+/// Shrinks a scenario for as long as a violation of `kind` shows; `stop` ends it early. `log` hears of
+/// every step that was kept.
 pub fn shrink_scenario(
     original: &Scenario,
     kind: Kind,
     budget: ShrinkBudget,
     runner: &Runner<'_>,
-    stop: &AtomicBool,
+    (stop, log): (&AtomicBool, &mut dyn FnMut(ShrinkStep)),
 ) -> Shrunk {
     let mut reproduces = |candidate: &Scenario| {
         // A stopped run shrinks no more: every further candidate is turned down unseen.
         !stop.load(Ordering::Relaxed) && same(&runner(candidate, &mut |_| ()), kind).is_some()
     };
-    shrink(original, budget, &mut reproduces, &mut |_| ())
+    shrink(original, budget, &mut reproduces, log)
 }
 
 /// The gravest violation, if it is of that kind.
@@ -446,9 +498,7 @@ mod tests {
         runner: &'i Runner<'i>,
         stop: &'i AtomicBool,
     ) -> Investigator<'i> {
-        let mut look = Investigator::new(run, runner, BUDGET, stop);
-        look.recorder = Some(&recorder);
-        look
+        Investigator::new(run, (runner, &recorder), BUDGET, stop)
     }
 
     const BUDGET: ShrinkBudget = ShrinkBudget { time: Duration::from_secs(60), runs: 10_000 };
@@ -477,6 +527,12 @@ mod tests {
         assert_eq!(record["kind"], "missed");
         assert_eq!(record["shrunk"]["operations"], 4);
         assert_eq!(record["shrunk"]["reproduced"], "3/3");
+        let log = record["shrunk"]["log"].as_array().expect("a list");
+        let left: Vec<u64> = log.iter().filter_map(|step| step["steps"].as_u64()).collect();
+        assert!(left.is_sorted_by(|a, b| a >= b) && left.last() == Some(&5), "{log:?}");
+        let touching = record["shrunk"]["touching"].as_array().expect("a list");
+        let steps: Vec<u64> = touching.iter().filter_map(|t| t["step"].as_u64()).collect();
+        assert_eq!(steps, [1, 3], "the write and the discard: {touching:?}");
         assert!(read(&finding.path, BY_HAND).contains("blkdiscard --offset"));
         let mut names: Vec<String> = fs::read_dir(&finding.path)
             .expect("a folder")
@@ -507,7 +563,7 @@ mod tests {
             let record: serde_json::Value =
                 serde_json::from_str(&read(&path, VIOLATION)).expect("whole");
             assert_eq!(record["operations_before"], 10);
-            assert!(read(&path, BY_HAND).ends_with("report them'\n"));
+            assert!(read(&path, BY_HAND).ends_with("verdict\n"));
             *seen.lock().expect("no panic") += 1;
             in_process(scenario, on_event)
         };

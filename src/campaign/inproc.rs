@@ -164,7 +164,7 @@ impl InProcess {
                 max_full_sync: None,
                 strict: true,
             },
-            threads: false,
+            in_memory: true,
             checks: Checks::ALL,
             record: Recorded::Nothing,
         }

@@ -171,7 +171,7 @@ impl LiveBench<'_> {
     pub fn run(
         &self,
         scenario: &Scenario,
-        checks: Checks,
+        record: Recorded,
         on_event: &mut dyn FnMut(Event),
     ) -> CaseOutcome {
         if let Err(why) = self.region.admits(scenario) {
@@ -196,9 +196,9 @@ impl LiveBench<'_> {
                 max_full_sync: None,
                 strict: false,
             },
-            threads: true,
-            checks,
-            record: Recorded::Nothing,
+            in_memory: false,
+            checks: Checks::ALL,
+            record,
         };
         let mut model = Model::new(RunId::random(), &self.region.shapes, self.array.capabilities());
         let mut outcome = run_on(scenario, &mut model, &mut sut, on_event);

@@ -47,12 +47,12 @@ impl QemuBench<'_> {
     pub fn run(
         &self,
         scenario: &Scenario,
-        checks: Checks,
+        record: Recorded,
         on_event: &mut dyn FnMut(Event),
     ) -> CaseOutcome {
         let outcome = volumes(&scenario.header)
             .and_then(|lens| self.ready(&lens))
-            .map(|array| self.run_on(array, scenario, checks, on_event));
+            .map(|array| self.run_on(array, scenario, record, on_event));
         outcome.unwrap_or_else(|error| CaseOutcome::unknown(Reason::Api(error.to_string())))
     }
 
@@ -86,7 +86,7 @@ impl QemuBench<'_> {
         &self,
         array: QemuArray,
         scenario: &Scenario,
-        checks: Checks,
+        record: Recorded,
         on_event: &mut dyn FnMut(Event),
     ) -> CaseOutcome {
         let shapes = scenario.header.volumes.iter();
@@ -114,9 +114,9 @@ impl QemuBench<'_> {
                 max_full_sync: None,
                 strict: true,
             },
-            threads: true,
-            checks,
-            record: Recorded::Nothing,
+            in_memory: false,
+            checks: Checks::ALL,
+            record,
         };
         let mut model = Model::new(ledger.run(), &shapes, array.capabilities());
         let outcome = run_on(scenario, &mut model, &mut sut, on_event);
@@ -173,7 +173,7 @@ mod tests {
         let stop = AtomicBool::new(false);
         let Some(bench) = bench(&stop, small()) else { return };
         let pids = bench.daemon_pids();
-        let run = |case| bench.run(&drawn(case), Checks::ALL, &mut |_| ());
+        let run = |case| bench.run(&drawn(case), Recorded::Nothing, &mut |_| ());
         let (first, others): (CaseOutcome, Vec<_>) = (run(0), (1..6).map(run).collect());
         for outcome in others.iter().chain([&first]) {
             assert_eq!(outcome.verdict, Verdict::Pass);
@@ -188,8 +188,9 @@ mod tests {
         let stop = AtomicBool::new(false);
         let config = QemuConfig { clear_bitmaps: true, ..small() };
         let Some(bench) = bench(&stop, config) else { return };
-        let kinds: Vec<_> =
-            (0..4).map(|case| bench.run(&drawn(case), Checks::ALL, &mut |_| ()).kind()).collect();
+        let kinds: Vec<_> = (0..4)
+            .map(|case| bench.run(&drawn(case), Recorded::Nothing, &mut |_| ()).kind())
+            .collect();
         assert!(kinds.contains(&Some(Kind::Missed)), "{kinds:?}");
     }
 
@@ -213,14 +214,14 @@ mod tests {
         ];
         let scenario = Scenario::new(Header::new(volumes, Policy::Exact, "a test"), ops);
         let mut once = Some(die);
-        let outcome = bench.run(&scenario, Checks::ALL, &mut |event| {
+        let outcome = bench.run(&scenario, Recorded::Nothing, &mut |event| {
             if let Some(die) = once.take_if(|_| matches!(event, Event::Taken { .. })) {
                 die(event);
             }
         });
         assert!(matches!(outcome.verdict, Verdict::Unknown(Reason::Api(_))), "{outcome:?}");
         assert_eq!(bench.daemon_pids(), [0u32; 0], "the dead one is not used again");
-        let again = bench.run(&scenario, Checks::ALL, &mut |_| ());
+        let again = bench.run(&scenario, Recorded::Nothing, &mut |_| ());
         assert_eq!(again.verdict, Verdict::Pass);
     }
 

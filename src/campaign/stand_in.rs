@@ -45,7 +45,8 @@ pub fn shorten(
         if simulated(&planted, &mut |_| ()).kind() != Some(kind) {
             continue;
         }
-        let shrunk = shrink_scenario(&planted, kind, BUDGET, &simulated, stop).scenario;
+        let shrunk =
+            shrink_scenario(&planted, kind, BUDGET, &simulated, (stop, &mut |_| ())).scenario;
         let candidate = on_target(original, shrunk);
         if tried.contains(&candidate) {
             continue;

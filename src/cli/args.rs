@@ -246,10 +246,10 @@ pub struct SuiteArgs {
     #[arg(long)]
     pub limit_to_footprint: bool,
     /// How long a snapshot may take to become Available.
-    #[arg(long, value_name = "TIME", default_value = "180s")]
+    #[arg(long, value_name = "TIME", default_value = "180s", value_parser = Seconds::not_zero)]
     pub available_timeout: Seconds,
     /// How long a deleted snapshot may take to be gone.
-    #[arg(long, value_name = "TIME", default_value = "180s")]
+    #[arg(long, value_name = "TIME", default_value = "180s", value_parser = Seconds::not_zero)]
     pub delete_timeout: Seconds,
     /// Order of the bytes of a bitmap.
     #[arg(long, value_name = "ORDER", default_value = "auto")]

@@ -349,6 +349,9 @@ pub enum BadQuantity {
     /// No time.
     #[error("`{0}` is no time: 500ms, 180s, 3m, 8h")]
     Time(String),
+    /// No time at all.
+    #[error("with `{0}` nothing could ever be in time: 500ms, 180s, 3m, 8h")]
+    Zero(String),
 }
 
 /// `digits` and the factor of the unit that follows them, multiplied.
@@ -357,6 +360,19 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let (number, unit) = text.split_at(digits);
     let factor = units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor)?;
     number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+impl Seconds {
+    /// A time in which something can happen.
+    ///
+    /// # Errors
+    /// [`BadQuantity`] for what is no time, or none at all.
+    pub fn not_zero(text: &str) -> Result<Seconds, BadQuantity> {
+        match text.parse()? {
+            Seconds(Duration::ZERO) => Err(BadQuantity::Zero(text.to_owned())),
+            time => Ok(time),
+        }
+    }
 }
 
 impl FromStr for Size {

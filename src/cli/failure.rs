@@ -9,6 +9,7 @@ use crate::campaign::embedded::EmbeddedError;
 use crate::device::GuardRefusal;
 use crate::lightbits::{ConnectError, TokenError};
 use crate::sim::serve::ServeError;
+use crate::sim::server;
 use crate::sync::WalkError;
 
 /// A command that could not do its work.
@@ -105,7 +106,11 @@ impl From<EmbeddedError> for Failure {
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Failure {
         match error {
-            ServeError::Size(_) => Failure::usage(error.to_string()),
+            ServeError::Size(_)
+            | ServeError::NoVolume(_)
+            | ServeError::Server(server::ServeError::NotLoopback(_)) => {
+                Failure::usage(error.to_string())
+            }
             _ => Failure::could_not(error.to_string()),
         }
     }
@@ -128,5 +133,7 @@ mod tests {
         let expired = TokenError::Expired { at: "then".to_owned(), ago: 3 };
         assert_eq!(Failure::from(ConnectError::Token(expired)).exit, Exit::CouldNotTest);
         assert_eq!(Failure::from(ServeError::Size(1)).exit, Exit::Usage);
+        let abroad = server::ServeError::NotLoopback(([192, 0, 2, 1], 443).into());
+        assert_eq!(Failure::from(ServeError::Server(abroad)).exit, Exit::Usage);
     }
 }

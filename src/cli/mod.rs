@@ -76,7 +76,7 @@ enum Command {
         #[command(subcommand)]
         command: SimCommand,
     },
-    /// List tests, bugs, ops, checks or profiles.
+    /// List tests, bugs, faults, ops, checks or profiles.
     List(list::ListArgs),
     /// What a test, a planted bug, a kind of violation or a profile means.
     Explain(list::ExplainArgs),

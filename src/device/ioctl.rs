@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+const BLKROSET: libc::c_ulong = 0x125d;
 const BLKROGET: libc::c_ulong = 0x125e;
 const BLKSSZGET: libc::c_ulong = 0x1268;
 const BLKPBSZGET: libc::c_ulong = 0x127b;
@@ -89,6 +90,17 @@ pub fn size_bytes(fd: impl AsFd) -> io::Result<u64> {
 /// The kernel's.
 pub fn is_read_only(fd: impl AsFd) -> io::Result<bool> {
     get::<libc::c_int>(fd, BLKROGET).map(|flag| flag != 0)
+}
+
+/// Takes a read-only mark off the device (`blockdev --setro` puts one on).
+///
+/// # Errors
+/// The kernel's.
+pub fn clear_read_only(fd: impl AsFd) -> io::Result<()> {
+    let flag: libc::c_int = 0;
+    // SAFETY: BLKROSET reads one int through the pointer; `flag` outlives the call.
+    let answer = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), BLKROSET, &raw const flag) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Logical sector size in bytes: the unit of I/O.

@@ -212,17 +212,22 @@ impl Interp<'_, '_> {
             found.extend(judge_bounds(pair, &bounds, &answer.set, policy));
         }
         if from == Lba::new(0) {
-            found.extend(self.judge_among_answers(pair, version, answer));
+            found.extend(self.judge_among_answers(pair, version, answer, emit));
             if base.is_none() && judged(CheckId::Unreported) {
                 found.extend(self.judge_unreported(snap, answer, emit)?);
             }
             if let Some(version) = version {
                 self.session.answers.insert(pair, (version, answer.set.clone()));
             }
-        } else if let Some((_, whole)) = self.answered(pair, version)
-            && judged(CheckId::OffsetWalk)
-        {
-            found.extend(judge_offset_walk(pair, from, whole, &answer.set));
+        } else {
+            if let Some((_, whole)) = self.answered(pair, version)
+                && judged(CheckId::OffsetWalk)
+            {
+                found.extend(judge_offset_walk(pair, from, whole, &answer.set));
+            }
+            if let Some(version) = version {
+                self.session.walked.insert(pair, (version, from, answer.set.clone()));
+            }
         }
         Ok(found)
     }
@@ -286,6 +291,7 @@ impl Interp<'_, '_> {
         pair: Pair,
         version: Option<u64>,
         answer: &DiffAnswer,
+        emit: Emit<'_>,
     ) -> Vec<Violation> {
         let (snap, base) = pair;
         let checks = self.sut.checks;
@@ -295,15 +301,20 @@ impl Interp<'_, '_> {
         {
             found.extend(judge_repeat(pair, before, &answer.set));
         }
-        // Snapshots do not change, so answers hang together whenever they were given.
-        let of = |pair: Pair| self.session.answers.get(&pair).map(|(_, set)| set);
-        if checks.has(CheckId::Triangle) && self.policy == Policy::Exact {
-            let short = self.session.answers.range((snap, Some(Label(0)))..=(snap, Some(LAST)));
-            for ((_, middle), (_, second)) in short {
-                if let Some((middle, first)) = middle.and_then(|m| Some((m, of((m, base))?))) {
-                    let sides = (&answer.set, first, second);
-                    found.extend(judge_triangle(pair, middle, sides, self.policy));
-                }
+        if let Some((at, from, walked)) = self.session.walked.get(&pair)
+            && Some(*at) == version
+            && checks.has(CheckId::OffsetWalk)
+        {
+            found.extend(judge_offset_walk(pair, *from, &answer.set, walked));
+        }
+        if checks.has(CheckId::Triangle) {
+            let extra = self.triangles(pair, &answer.set);
+            match self.policy {
+                Policy::Exact => found.extend(extra),
+                _ => extra.into_iter().for_each(|Violation { sentence, .. }| {
+                    let text = format!("{sentence} (legal unless answers are exact)");
+                    emit(Event::Note { text });
+                }),
             }
         }
         // Where contents of snapshots cannot tell on which side of a cut an operation lies, both
@@ -315,6 +326,34 @@ impl Interp<'_, '_> {
             && (in_flight(snap) || base.is_some_and(in_flight))
         {
             found.extend(self.judge_cuts(pair, &answer.set));
+        }
+        found
+    }
+
+    /// Law 4 over every three answers of which this is one, in whichever order they were given:
+    /// snapshots do not change.
+    fn triangles(&self, (snap, base): Pair, set: &LbaSet) -> Vec<Violation> {
+        let of = |pair: Pair| self.session.answers.get(&pair).map(|(_, set)| set);
+        let mut found = Vec::new();
+        for (&(other, since), (_, known)) in &self.session.answers {
+            // The long one and the second half are asked of one snapshot.
+            if let Some(middle) = since.filter(|_| other == snap)
+                && let Some(first) = of((middle, base))
+            {
+                found.extend(judge_triangle((snap, base), middle, (set, first, known)));
+            }
+            // This is the first half, the other the second.
+            if since == Some(snap)
+                && let Some(long) = of((other, base))
+            {
+                found.extend(judge_triangle((other, base), snap, (long, set, known)));
+            }
+            // The other is the first half, this the second.
+            if base == Some(other)
+                && let Some(long) = of((snap, since))
+            {
+                found.extend(judge_triangle((snap, since), other, (long, known, set)));
+            }
         }
         found
     }
@@ -352,7 +391,7 @@ fn unreported(snap: Label, (role, run): (Role, RunId), wrong: WrongBlocks) -> Ve
         older.iter().filter_map(|(lba, _)| Extent::new(*lba, LbaCount::new(1))).collect();
     let missed = (!lbas.is_empty()).then(|| {
         let sentence = format!(
-            "{lbas} hold data from before this run, diff({snap}) without base does not report them"
+            "data from before this run on {lbas} is not reported by diff({snap}) without base"
         );
         Violation::new(Kind::Missed, sentence).at(lbas).of_older_data()
     });
@@ -361,9 +400,6 @@ fn unreported(snap: Label, (role, run): (Role, RunId), wrong: WrongBlocks) -> Ve
     let found = missed.into_iter().chain(changed);
     found.map(|violation| violation.about(snap, None)).collect()
 }
-
-/// No label comes after this one.
-const LAST: Label = Label(u32::MAX);
 
 /// LBAs of old data that a full scan left out and that are read to see whether they are zeros.
 const SAMPLED_LBAS: u64 = 1024;

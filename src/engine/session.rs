@@ -3,7 +3,7 @@
 
 use super::event::Event;
 use crate::array::{ApiError, DeviceError};
-use crate::block::{Extent, LbaCount, LbaSet, SnapshotUuid, VolumeUuid};
+use crate::block::{Extent, Lba, LbaCount, LbaSet, SnapshotUuid, VolumeUuid};
 use crate::oracle::{Kind, Reason, Violation};
 use crate::scenario::Label;
 use crate::sync::{ChecksumError, CopyError, DiffAnswer, Digest, WalkError};
@@ -65,6 +65,9 @@ pub(super) struct Session {
     pub(super) digests_before: HashMap<Extent, Digest>,
     /// Full answers by pair, with the state of the volume they were given in.
     pub(super) answers: BTreeMap<Pair, (u64, LbaSet)>,
+    /// The last answer of each pair that was asked from the middle on: the state of the volume, from
+    /// where, and what it reported.
+    pub(super) walked: BTreeMap<Pair, (u64, Lba, LbaSet)>,
     /// The volume on which a fault of this step still waits for its operation.
     pub(super) fault: Option<VolumeUuid>,
     /// Whether the fault of this step has happened.

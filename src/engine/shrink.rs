@@ -14,6 +14,7 @@ use super::shrink_parts::{
 };
 use crate::block::Extent;
 use crate::scenario::{Label, Op, Scenario};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ pub struct ShrinkBudget {
 }
 
 /// A candidate that was kept.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct ShrinkStep {
     /// What was tried.
     pub what: &'static str,

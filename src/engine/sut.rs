@@ -82,9 +82,10 @@ pub struct Sut<'a> {
     pub ledger: &'a Ledger,
     /// How the pipeline runs.
     pub pipeline: Pipeline,
-    /// Whether operations in flight together are sent by several threads; otherwise in the order
-    /// listed, which time that does not pass makes just as good.
-    pub threads: bool,
+    /// Whether the volumes are in this process's memory. Then operations in flight together are sent
+    /// in the order listed, which time that does not pass makes just as good, and the whole target
+    /// is read back after each sync; from devices only what was copied and the chunks beside it.
+    pub in_memory: bool,
     /// What the oracle looks at: everything, but in the self-test of the oracle.
     pub checks: Checks,
     /// What is told besides for a second judge (`crate::judge`).
@@ -94,7 +95,7 @@ pub struct Sut<'a> {
 impl Sut<'_> {
     /// How its devices are read back.
     pub(super) fn reading(&self) -> Reading<'_> {
-        Reading { stop: self.waiting.stop, threads: self.threads }
+        Reading { stop: self.waiting.stop, threads: !self.in_memory }
     }
 }
 

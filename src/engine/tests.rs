@@ -4,7 +4,7 @@
 use super::*;
 use crate::array::{ApiError, Array, BlockDevice, DeviceError, Reply, SnapshotInfo, VolumeInfo};
 use crate::block::{
-    BlockSize, ByteOffset, Capabilities, Extent, Lba, LbaCount, Page, Policy, Role, RunId,
+    BlockSize, ByteOffset, Capabilities, Extent, Lba, LbaCount, LbaSet, Page, Policy, Role, RunId,
     SnapshotName, SnapshotUuid, VolumeUuid,
 };
 use crate::campaign::inproc::{InProcess, InProcessConfig};
@@ -245,10 +245,11 @@ fn an_interrupted_run_is_neither_pass_nor_failure() {
     assert_eq!(verdict, Verdict::Unknown(Reason::Interrupted));
 }
 
-/// A device whose `nth` write fails.
+/// A device on which so many writes succeed, and each lands at `echo` as well.
 struct Failing<'a> {
     inner: &'a dyn BlockDevice,
     writes_left: std::sync::atomic::AtomicU32,
+    echo: Option<Lba>,
 }
 
 impl BlockDevice for Failing<'_> {
@@ -265,6 +266,11 @@ impl BlockDevice for Failing<'_> {
         if self.writes_left.fetch_sub(1, Ordering::Relaxed) == 0 {
             let source = io::Error::from_raw_os_error(libc::EIO);
             return Err(DeviceError::Io { op: "write", at, source });
+        }
+        if let Some(echo) = self.echo {
+            let block = self.block_size();
+            let offset = echo.byte_offset(block).expect("a small volume");
+            self.inner.write_at(offset, &buf[..block.get()])?;
         }
         self.inner.write_at(at, buf)
     }
@@ -287,7 +293,7 @@ fn a_device_error_is_unknown_and_what_it_touched_stays_uncertain() {
     let target = target(&[]);
     let mut sut = target.sut();
     let source = sut.volumes.remove(&Role::Source).expect("a source");
-    let failing = Failing { inner: source.device(), writes_left: 1.into() };
+    let failing = Failing { inner: source.device(), writes_left: 1.into(), echo: None };
     sut.volumes.insert(Role::Source, SutVolume::borrowed(source.uuid, &failing));
     let mut model = target.model();
     let broken = scenario(&target, vec![w(0, 8), w(64, 8), s(0), d(0, None)]);
@@ -367,6 +373,64 @@ fn only_a_refusal_of_a_legal_diff_is_held_against_the_array() {
     for status in [401, 405, 409, 500, 503] {
         assert!(matches!(judge(status), Verdict::Unknown(Reason::Api(_))), "{status}");
     }
+}
+
+/// Answers to diffs of a volume on which LBA 70 was rewritten between the first two of three
+/// snapshots: an array may report that or not. Those of `left_out` do not.
+fn asked_in_order(questions: Vec<Op>, left_out: &[usize]) -> Option<Kind> {
+    let inner = target(&[]);
+    let mut sut = inner.sut();
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let page = |_, answer| match asked.fetch_add(1, Ordering::Relaxed) {
+        nth if left_out.contains(&nth) => Ok(Page::default()),
+        _ => answer,
+    };
+    let varying = Meddled { inner: sut.array, page: &page };
+    sut.array = &varying;
+    let ops = [w(70, 1), s(0), Op::Rewrite { at: at(70, 1) }, s(1), s(2)];
+    let scenario = scenario(&inner, ops.into_iter().chain(questions).collect());
+    run(&scenario, &mut inner.model(), &mut sut, &mut |_| {}).violation().map(|v| v.kind)
+}
+
+#[test]
+fn three_answers_hang_together_in_whichever_order_they_are_given() {
+    for (order, halves) in [
+        ([d(2, 0), d(1, 0), d(2, 1)], [1, 2]),
+        ([d(1, 0), d(2, 1), d(2, 0)], [0, 1]),
+        ([d(2, 1), d(2, 0), d(1, 0)], [0, 2]),
+    ] {
+        assert_eq!(asked_in_order(order.to_vec(), &halves), Some(Kind::Leaked), "{order:?}");
+        assert_eq!(asked_in_order(order.to_vec(), &[]), None, "{order:?}");
+    }
+}
+
+#[test]
+fn a_whole_walk_holds_the_part_that_was_asked_before_it_and_after_it() {
+    let part = || Op::Diff {
+        snap: Label(1),
+        base: Some(Label(0)),
+        from: Lba::new(65),
+        between_pages: None,
+    };
+    for order in [[part(), d(1, 0)], [d(1, 0), part()]] {
+        assert_eq!(asked_in_order(order.to_vec(), &[0]), Some(Kind::Malformed), "{order:?}");
+        assert_eq!(asked_in_order(order.to_vec(), &[]), None, "{order:?}");
+    }
+}
+
+#[test]
+fn a_copy_that_lands_far_off_as_well_is_found_after_the_sync() {
+    let honest = target(&[]);
+    let mut sut = honest.sut();
+    let here = honest.sut();
+    let mirror = &here.volumes[&Role::Target];
+    let end = Lba::new((1 << 14) - 1);
+    let echoing = Failing { inner: mirror.device(), writes_left: u32::MAX.into(), echo: Some(end) };
+    sut.volumes.insert(Role::Target, SutVolume::borrowed(mirror.uuid, &echoing));
+    let ops = vec![w(0, 8), s(0), y(0, None)];
+    let verdict = run(&scenario(&honest, ops), &mut honest.model(), &mut sut, &mut |_| {});
+    let found = verdict.violation().expect("the last LBA has changed");
+    assert_eq!((found.kind, &found.extents), (Kind::Content, &LbaSet::from(at(end.get(), 1))));
 }
 
 /// The same volumes, met by a run that knows nothing of their past.

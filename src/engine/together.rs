@@ -79,7 +79,7 @@ impl Interp<'_, '_> {
             self.close_cuts(*role, emit)?;
         }
         let flights = self.model_together(&ops);
-        let asked = if self.sut.threads {
+        let asked = if !self.sut.in_memory {
             self.fly_by_threads(&flights, &takes, emit)?
         } else {
             self.fly_in_order(&ops, &flights, emit)?
@@ -180,7 +180,7 @@ impl Interp<'_, '_> {
             return Ok(work());
         }
         let devices = self.devices_of(flights)?;
-        if !self.sut.threads {
+        if self.sut.in_memory {
             (0..flights.ops.len()).for_each(|place| self.fly(flights, &devices, place, AT_ONCE));
             return Ok(work());
         }

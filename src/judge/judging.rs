@@ -59,6 +59,9 @@ struct Judging {
     /// changes of its volume.
     asked: Option<(Pair, Duty, u64)>,
     given: BTreeMap<Pair, Given>,
+    /// The last answer of each pair that was asked from the middle on, with the first LBA of its
+    /// chunk.
+    walked: BTreeMap<Pair, (u64, Given)>,
     /// What the first judge said, and as which kind this one could have seen it.
     recorded: Vec<(Remark<String>, Option<JudgedKind>)>,
     ended: Option<String>,
@@ -290,12 +293,22 @@ impl Judging {
             let sentence = format!("{} has two answers, with nothing in between", question(pair));
             self.wrong(JudgedKind::Nondeterministic, pair, sentence);
         }
+        let known = Given { version: then, reported: reported.clone() };
         if !whole {
+            if then == now {
+                self.walked.insert(pair, (first, known));
+            }
             return;
         }
-        for middle in world.order.clone() {
-            self.triangle((base, middle, snap), reported);
+        let earlier = self.walked.get(&pair).filter(|(_, part)| part.version == then);
+        if then == now
+            && let Some((from, part)) = earlier
+            && part.reported.range(*from..).ne(reported.range(*from..))
+        {
+            let sentence = format!("{} is not what a part of it was", question(pair));
+            self.wrong(JudgedKind::Malformed, pair, sentence);
         }
+        self.triangles(world, pair, reported);
         let mut wrong = Vec::new();
         let of = |pair: Pair| self.given.get(&pair).map(|given| &given.reported);
         for other in world.order.iter().map(|label| Some(*label)).chain([None]) {
@@ -316,30 +329,41 @@ impl Judging {
             .for_each(|sentence| self.wrong(JudgedKind::Missed, pair, sentence));
         // As long as an operation went on meanwhile, it is nobody's equal.
         if then == now {
-            self.given.insert(pair, Given { version: then, reported: reported.clone() });
+            self.given.insert(pair, known);
         }
     }
 
-    /// What changed over two intervals changed in one of them.
-    fn triangle(
-        &mut self,
-        (base, middle, snap): (Option<Label>, Label, Label),
-        long: &BTreeSet<u64>,
-    ) {
-        let of = |pair: Pair| self.given.get(&pair).map(|given| &given.reported);
-        let (Some(first), Some(second)) = (of((middle, base)), of((snap, Some(middle)))) else {
+    /// What changed over two intervals changed in one of them: for this answer as the long one, and
+    /// as either part of a long one.
+    fn triangles(&mut self, world: &World, pair: Pair, reported: &BTreeSet<u64>) {
+        if self.policy != Some(Policy::Exact) {
             return;
-        };
-        let short = |lba: &&u64| !first.contains(lba) && !second.contains(lba);
-        let extra: Vec<u64> = long.iter().filter(short).copied().collect();
-        if self.policy == Some(Policy::Exact) && !extra.is_empty() {
-            let sentence = format!(
-                "{} reports {}, which neither part of it does",
-                question((snap, base)),
-                named(&extra)
-            );
-            self.wrong(JudgedKind::Leaked, (snap, base), sentence);
         }
+        let of = |asked: Pair| match asked == pair {
+            true => Some(reported),
+            false => self.given.get(&asked).map(|given| &given.reported),
+        };
+        let (snap, base) = pair;
+        let any = || world.order.iter().map(|label| Some(*label)).chain([None]);
+        let threes = any()
+            .flatten()
+            .map(|middle| (base, middle, snap))
+            .chain(any().flatten().map(|to| (base, snap, to)))
+            .chain(base.into_iter().flat_map(|middle| any().map(move |from| (from, middle, snap))));
+        let mut wrong = Vec::new();
+        for (from, middle, to) in threes {
+            let sides = (of((to, from)), of((middle, from)), of((to, Some(middle))));
+            let (Some(long), Some(first), Some(second)) = sides else { continue };
+            let short = |lba: &&u64| !first.contains(lba) && !second.contains(lba);
+            let extra: Vec<u64> = long.iter().filter(short).copied().collect();
+            if !extra.is_empty() {
+                let (asked, lbas) = (question((to, from)), named(&extra));
+                wrong.push(((to, from), format!("{asked} reports {lbas}, as no part of it does")));
+            }
+        }
+        wrong
+            .into_iter()
+            .for_each(|(pair, sentence)| self.wrong(JudgedKind::Leaked, pair, sentence));
     }
 
     fn turned_down(&mut self, world: &World, pair: Pair, pages: u32) {
@@ -488,6 +512,7 @@ impl Judging {
         self.judgement.not_rejudged.extend(not_rejudged);
         self.own = self.judgement.violations.len();
         self.given.clear();
+        self.walked.clear();
         (self.asked, self.ended) = (None, None);
     }
 }

@@ -19,12 +19,14 @@ pub struct Again {
     pub command: String,
     /// What comes after it: each flag with a space before it.
     pub flags: String,
+    /// Whether there is a script beside it for people with curl and dd.
+    pub by_hand: bool,
 }
 
 impl Again {
     /// On the simulator.
     pub fn on_simulator() -> Again {
-        Again { command: "lbaudit replay".to_owned(), flags: String::new() }
+        Again { command: "lbaudit replay".to_owned(), flags: String::new(), by_hand: true }
     }
 }
 
@@ -46,11 +48,11 @@ pub fn finding_lines(
         lines.push(nearest_line(nearest));
     }
     let folder = folder.display();
-    let Again { command, flags } = again;
+    let Again { command, flags, by_hand } = again;
     lines.push(format!("  again     {command} {folder}/repro.jsonl{flags}"));
-    lines.push(format!(
-        "  by hand   sh {folder}/repro.sh        (curl and dd only; asks before it writes)"
-    ));
+    lines.extend(by_hand.then(|| {
+        format!("  by hand   sh {folder}/repro.sh        (curl and dd only; asks before it writes)")
+    }));
     lines.push(format!("  keep      cp {folder}/repro.jsonl regressions/"));
     lines
 }

@@ -7,6 +7,7 @@ use super::*;
 use crate::array::{AlignedBuf, RealClock};
 use crate::block::{LbaCount, SnapshotUuid};
 use crate::device::ioctl;
+use crate::device::testing::tool;
 use crate::sim::fuse::{ByteVolume, Later, VolumeFile};
 use crate::sim::{SimArray, SimConfig, SimIoError, SimRange};
 use crate::testing::left_out;
@@ -292,6 +293,26 @@ fn a_loop_device_brings_direct_writes_discards_and_zeroes_to_the_volume() {
     assert!(others.iter().all(|(what, ..)| *what == "flush"), "{others:?}");
     attachment.detach().expect("detached");
     assert_gone(&mount);
+}
+
+#[test]
+fn a_read_only_mark_from_before_is_not_taken_over() {
+    let volumes = [Recorder::new()];
+    let Some(attachment) = attach(&volumes, AttachKind::Loop) else { return };
+    let marked = attachment.paths()[0].clone();
+    if !tool("blockdev", &["--setro".as_ref(), marked.as_os_str()]) {
+        return;
+    }
+    assert_eq!(ioctl::is_read_only(&open(&marked, 0)).map_err(|e| e.raw_os_error()), Ok(true));
+    attachment.detach().expect("detached");
+    // The kernel keeps the mark on the node, and gives this node out again sooner or later.
+    for _ in 0..3 {
+        let Some(attachment) = attach(&volumes, AttachKind::Loop) else { return };
+        let device = open(&attachment.paths()[0], 0);
+        assert_eq!(ioctl::is_read_only(&device).map_err(|e| e.raw_os_error()), Ok(false));
+        drop(device);
+        attachment.detach().expect("detached");
+    }
 }
 
 /// The LBAs that a diff answers, one by one.

@@ -108,7 +108,14 @@ impl LoopDevice {
             let path = PathBuf::from(format!("/dev/loop{number}"));
             let device = open(&path)?;
             match configure(&device, &backing_file) {
-                Ok(()) => return slot.hold(device, path, backing),
+                Ok(()) => {
+                    // A mark that somebody left on this node has outlived what it was put on.
+                    if let Err(cause) = ioctl::clear_read_only(&device) {
+                        let backing = backing.to_path_buf();
+                        return Err(LoopError::Attach { backing, device: path, cause });
+                    }
+                    return slot.hold(device, path, backing);
+                }
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => last = error,
                 Err(cause) => {
                     let backing = backing.to_path_buf();

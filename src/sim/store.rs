@@ -72,8 +72,16 @@ impl Store {
 
     /// Fills `buf` with what the volume holds from byte `at`.
     pub(super) fn read(&self, at: u64, buf: &mut [u8]) {
-        for piece in pieces(self.unit_bytes, at, buf.len()) {
-            fill(buf, &piece, self.live.get(&piece.unit));
+        // Most of a volume is holes: one pass over what there is, not a search for each unit.
+        buf.fill(0);
+        let (size, end) = (self.unit_bytes as u64, at + buf.len() as u64);
+        for (&unit, bytes) in self.live.range(at / size..end.div_ceil(size)) {
+            let start = unit * size;
+            let (from, to) = (at.max(start), end.min(start + size));
+            // Each is less than the buffer or the unit is long.
+            let place = |byte: u64, base: u64| usize::try_from(byte - base).unwrap_or(0);
+            buf[place(from, at)..place(to, at)]
+                .copy_from_slice(&bytes[place(from, start)..place(to, start)]);
         }
     }
 

@@ -23,6 +23,15 @@ fn last(lines: &[Value]) -> &Value {
     lines.last().unwrap()
 }
 
+/// The second judge finds the same in what was recorded of a finding.
+fn judged_again(home: &Home, finding: &Value) {
+    let events = format!("{}/events.jsonl", finding["path"].as_str().unwrap());
+    let judged = home.run(&["replay", "--judge", &events], None);
+    judged.assert_code(1);
+    assert!(judged.stdout.contains(finding["kind"].as_str().unwrap()), "{judged}");
+    assert!(judged.stdout.contains("agrees with the recording"), "{judged}");
+}
+
 #[test]
 fn an_honest_array_is_clean_and_no_snapshot_is_left() {
     if !loops_work() {
@@ -61,6 +70,7 @@ fn planted_bugs_of_an_array_are_found_shrunk_and_seen_again_by_the_printed_comma
         assert!(finding["operations"].as_u64() < finding["operations_before"].as_u64(), "{run}");
         assert_eq!(finding["reproduced"], "3/3", "{run}");
         assert_eq!(server.api().snapshot_names(), [""; 0], "{run}");
+        judged_again(&home, finding);
         let trace = format!("{}/repro.jsonl", finding["path"].as_str().unwrap());
         let again = check(&server, &["--scenario", &trace]);
         let again = home.run(&again, Some(&server.token));
@@ -151,6 +161,7 @@ fn qemu_is_clean_and_its_non_atomic_cut_is_found() {
     let lines = run.json();
     let finding = lines.iter().find(|line| line["event"] == "finding").unwrap();
     assert_eq!(finding["kind"], "missed", "{run}");
+    judged_again(&home, finding);
     home.assert_nothing_left();
 }
 

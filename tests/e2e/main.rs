@@ -6,14 +6,17 @@
 
 #![expect(clippy::unwrap_used, reason = "tests stop where something is not as it must be")]
 
+mod auditing;
 mod checking;
 mod clones;
 mod command_line;
 mod embedded;
+mod faulty;
 mod findings;
 mod full_disk;
 mod killing;
 mod proxied;
+mod secrets;
 mod serving;
 mod stopping;
 mod support;

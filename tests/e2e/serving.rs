@@ -94,7 +94,7 @@ fn doctor_looks_at_everything_and_writes_nothing() {
     let mut swapped = server.target().reading();
     std::mem::swap(&mut swapped.source_device, &mut swapped.target_device);
     let run = home.run(&swapped.args(&["doctor"], &[]), Some(&server.token));
-    run.assert_code(3);
+    run.assert_code(2);
     assert!(run.stdout.contains("a run would be refused"), "{run}");
     assert!(home.runs().is_empty());
     server.stop(Signal::TERM);

@@ -4,7 +4,7 @@
 
 use super::hunt::Hunt;
 use super::{check_live, check_qemu};
-use crate::block::{CHUNK_LBAS, Policy, RunId};
+use crate::block::{BlockSize, CHUNK_LBAS, Capabilities, Extent, Lba, LbaSet, Policy, Role, RunId};
 use crate::campaign::case::{CaseOutcome, record_case};
 use crate::campaign::check::{Campaign, Runner, Source, run_cases};
 use crate::campaign::covered::covered;
@@ -23,7 +23,7 @@ use crate::engine::ShrinkBudget;
 use crate::engine::{CaseName, GENERATOR_VERSION, Offers, PROFILES, Profile, Reach, generate};
 use crate::oracle::{Checks, Reason};
 use crate::report::{Again, CampaignHeader, Reached, header_lines};
-use crate::scenario::Scenario;
+use crate::scenario::{Op, Scenario, Step};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::io::Write as _;
@@ -58,7 +58,7 @@ pub struct CampaignArgs {
     #[arg(long, value_name = "S")]
     pub seed: Option<Seed>,
     /// How many cases [default of check: 10000, or until --duration is over].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub cases: Option<u64>,
     /// How long (s, m, h).
     #[arg(long, value_name = "TIME")]
@@ -88,7 +88,7 @@ pub struct CampaignArgs {
     #[arg(long, value_name = "FILE", help_heading = ON_AN_ARRAY)]
     pub scenario: Option<PathBuf>,
     /// How long a snapshot may take to become Available, or to be gone [default: 180s].
-    #[arg(long, value_name = "TIME", help_heading = ON_AN_ARRAY)]
+    #[arg(long, value_name = "TIME", help_heading = ON_AN_ARRAY, value_parser = Seconds::not_zero)]
     pub snapshot_timeout: Option<Seconds>,
     /// Order of the bytes of a bitmap.
     #[arg(long, value_name = "ORDER", default_value = "auto", help_heading = ON_AN_ARRAY)]
@@ -165,6 +165,8 @@ pub enum Mode {
 #[derive(Serialize)]
 #[serde(tag = "event", rename = "run_started")]
 struct Started<'a> {
+    run: String,
+    arguments: Vec<String>,
     version: &'a str,
     seed: u64,
     generator: u32,
@@ -176,6 +178,8 @@ struct Started<'a> {
     cases: Option<u64>,
     seconds: Option<f64>,
     notes: &'a [String],
+    /// What the target can be tested for, if every case has the same.
+    capabilities: Option<&'a Capabilities>,
 }
 
 /// What is settled before a target is opened.
@@ -238,12 +242,14 @@ pub(super) struct Ground<'g> {
     pub(super) policy: Option<Policy>,
     /// What it cannot test, and whatever else must be known of it.
     pub(super) notes: Vec<String>,
+    /// What can be tested, if every case has the same.
+    pub(super) capabilities: Option<Capabilities>,
     pub(super) source: &'g Source<'g>,
     /// What its cases can reach.
     pub(super) reach: Reach,
     pub(super) runner: &'g Runner<'g>,
-    /// The same, telling records, where there is one.
-    pub(super) recorder: Option<&'g Runner<'g>>,
+    /// The same, telling records.
+    pub(super) recorder: &'g Runner<'g>,
     /// Cases that a thread takes at once.
     pub(super) batch: u64,
     /// Set if its runs are dear.
@@ -341,10 +347,11 @@ fn on_simulator(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Resul
         target,
         policy: None,
         notes,
+        capabilities: None,
         source: &source,
         reach,
         runner: &runner,
-        recorder: Some(&recorder),
+        recorder: &recorder,
         batch,
         dear: None,
     };
@@ -362,14 +369,15 @@ pub(super) fn drive(
     context: &mut Context,
 ) -> Result<Exit, Failure> {
     let args = job.args;
-    begin(&header(job, ground), job, folder, context)?;
+    begin((&header(job, ground), ground.capabilities.as_ref()), job, folder, context)?;
     let stop = context.stop.clone();
     let runs = ground.dear.as_ref().map_or(SHRINK_RUNS, |dear| dear.runs);
     let budget = ShrinkBudget { time: args.shrink_time.0, runs };
-    let mut investigator = Investigator::new(folder.path(), ground.runner, budget, stop.flag());
-    investigator.recorder = ground.recorder;
+    let runners = (ground.runner, ground.recorder);
+    let mut investigator = Investigator::new(folder.path(), runners, budget, stop.flag());
     if let Some(dear) = &ground.dear {
         (investigator.tries, investigator.stand_in) = (dear.tries, true);
+        investigator.by_hand = dear.again.by_hand;
     }
     let campaign = Campaign {
         source: ground.source,
@@ -415,7 +423,10 @@ const fn allows_whole_chunks(policy: Policy) -> bool {
 
 /// Draws a case and decides how it goes to the simulator: by its number alone, if nothing was said.
 pub(super) fn draw(profile: &Profile, name: CaseName, transport: Option<Transport>) -> Scenario {
-    let scenario = generate(profile, name);
+    let mut scenario = generate(profile, name);
+    if profile.block == BlockSize::DEVICE {
+        scenario.steps.extend(target_read_back(&scenario));
+    }
     let wired = match transport {
         Some(Transport::Inproc) => false,
         Some(Transport::Http) => true,
@@ -423,6 +434,26 @@ pub(super) fn draw(profile: &Profile, name: CaseName, transport: Option<Transpor
         None => profile.offers.has(Offers::SIMULATED) && name.case.is_multiple_of(WIRED_SHARE),
     };
     if wired { over_the_wire(&scenario) } else { scenario }
+}
+
+/// Reading back what the copies of a case made of the target: on a device only the surroundings of
+/// each copy are read after it. A new volume is read as a whole, one with a past where the case was.
+fn target_read_back(scenario: &Scenario) -> Option<Step> {
+    let shape = scenario.header.volumes.get(&Role::Target)?;
+    let (mut copies, mut touched) = (false, LbaSet::new());
+    for step in &scenario.steps {
+        step.op.each(&mut |op| {
+            copies |= matches!(op, Op::Sync { .. } | Op::SyncChain { .. });
+            op.touches().into_iter().for_each(|at| touched.insert(at));
+        });
+    }
+    let (first, last) = touched.runs().first().zip(touched.runs().last()).filter(|_| copies)?;
+    let at = match shape.fresh {
+        true => Extent::new(Lba::new(0), shape.len)?,
+        false => Extent::between(first.start(), last.end())?,
+    };
+    let read = Op::Read { snap: None, at };
+    Some(Op::On { volume: Role::Target, op: Box::new(read) }.into())
 }
 
 /// The profile of that name; `default` is the first of all.
@@ -487,12 +518,14 @@ fn header(job: &Job<'_>, ground: &Ground<'_>) -> CampaignHeader {
 
 /// Says what will run, on the screen and in the run's folder.
 fn begin(
-    header: &CampaignHeader,
+    (header, capabilities): (&CampaignHeader, Option<&Capabilities>),
     job: &Job<'_>,
     folder: &RunFolder,
     context: &mut Context,
 ) -> Result<(), Failure> {
     let started = Started {
+        run: folder.run().to_string(),
+        arguments: super::own_arguments(),
         version: &header.version,
         seed: header.seed,
         generator: header.generator,
@@ -504,6 +537,7 @@ fn begin(
         cases: job.cases,
         seconds: job.time.map(|time| time.as_secs_f64()),
         notes: &header.notes,
+        capabilities,
     };
     match context.ui.form {
         Form::Jsonl => context.ui.event(&started),
@@ -515,4 +549,42 @@ fn begin(
     let text = serde_json::to_string_pretty(&started).map_err(|error| cannot(error.into()))?;
     let mut file = folder.create_file("run.json").map_err(cannot)?;
     writeln!(file, "{text}").map_err(cannot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_on_devices_that_copied_ends_by_reading_the_target() {
+        let mut read = 0;
+        for (profile, case) in
+            ["qemu", "live"].into_iter().flat_map(|p| (0..60).map(move |c| (p, c)))
+        {
+            let profile = profile_of(profile);
+            let name = CaseName { seed: 1, case };
+            let (plain, drawn) = (generate(&profile, name), draw(&profile, name, None));
+            assert_eq!(drawn.steps[..plain.steps.len()], plain.steps);
+            let Some(Op::On { volume: Role::Target, op }) = drawn.steps.last().map(|s| &s.op)
+            else {
+                panic!("{drawn:?}")
+            };
+            let Op::Read { snap: None, at } = op.as_ref() else { panic!("{op:?}") };
+            let len = drawn.header.volumes[&Role::Target].len;
+            assert!(profile.fresh == Some(false) || at.len_lbas() == len, "all of a new volume");
+            assert!(at.end().get() <= len.get());
+            read += 1;
+        }
+        assert_eq!(read, 120, "each of them copies");
+        let mut still = generate(&profile_of("qemu"), CaseName { seed: 1, case: 1 });
+        still.steps.retain(|step| !matches!(step.op, Op::Sync { .. } | Op::SyncChain { .. }));
+        assert_eq!(target_read_back(&still), None, "nothing was copied");
+        let simulated = profile_of("all");
+        let name = CaseName { seed: 1, case: 1 };
+        assert_eq!(draw(&simulated, name, None), generate(&simulated, name));
+    }
+
+    fn profile_of(name: &str) -> Profile {
+        *Profile::by_name(name).expect("a profile")
+    }
 }

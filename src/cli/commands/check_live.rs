@@ -16,9 +16,8 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::{Context, volumes};
 use crate::device::{Host, ReadOnlyDevice};
-use crate::engine::{CaseName, Event, Ledger, Profile};
+use crate::engine::{CaseName, Event, Ledger, Profile, Recorded};
 use crate::model::Model;
-use crate::oracle::Checks;
 use crate::report::Again;
 use crate::scenario::Scenario;
 use crate::sim::Bug;
@@ -206,21 +205,26 @@ fn on_array(
         }
     };
     let runner = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
-        bench.run(scenario, Checks::ALL, on_event)
+        bench.run(scenario, Recorded::Nothing, on_event)
+    };
+    let recorder = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+        bench.run(scenario, Recorded::Blocks, on_event)
     };
     let again = Again {
         command: "lbaudit check --scenario".to_owned(),
         flags: again_flags(job, connection, wanted, at),
+        by_hand: true,
     };
     let dear = Dear { runs: SHRINK_RUNS, tries: TRIES, patience: GIVE_UP_AFTER, again };
     let ground = Ground {
         target: "lightbits".to_owned(),
         policy: Some(policy),
         notes,
+        capabilities: Some(array.capabilities()),
         source: &source,
         reach: job.reach().placed(),
         runner: &runner,
-        recorder: None,
+        recorder: &recorder,
         batch: 1,
         dear: Some(dear),
     };

@@ -10,8 +10,7 @@ use crate::cli::args::Backend;
 use crate::cli::config::ConfigError;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
-use crate::engine::{Event, Profile};
-use crate::oracle::Checks;
+use crate::engine::{Event, Profile, Recorded};
 use crate::qemu::QemuConfig;
 use crate::report::Again;
 use crate::scenario::Scenario;
@@ -66,7 +65,10 @@ pub(super) fn run(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Res
     let folder = super::suite::folder(&args.output.run_dir, RunId::random())?;
     let source = |case| job.scenario(case);
     let runner = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
-        bench.run(scenario, Checks::ALL, on_event)
+        bench.run(scenario, Recorded::Nothing, on_event)
+    };
+    let recorder = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+        bench.run(scenario, Recorded::Blocks, on_event)
     };
     let tries = if args.backend == Backend::QemuNonatomic { RACE_TRIES } else { 1 };
     let mut notes = vec![format!("pages of at most {PAGE_LIMIT} ranges")];
@@ -76,15 +78,16 @@ pub(super) fn run(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Res
     }
     let qsd = args.qsd.as_ref().map(|qsd| format!(" --qsd {}", qsd.display()));
     let flags = format!(" --backend {}{}", name(args.backend), qsd.unwrap_or_default());
-    let again = Again { command: "lbaudit replay".to_owned(), flags };
+    let again = Again { command: "lbaudit replay".to_owned(), flags, by_hand: false };
     let ground = Ground {
         target: name(args.backend).to_owned(),
         policy: Some(Policy::Exact),
         notes,
+        capabilities: Some(bench.capabilities()),
         source: &source,
         reach: job.reach(),
         runner: &runner,
-        recorder: None,
+        recorder: &recorder,
         batch: 1,
         dear: Some(Dear { runs: SHRINK_RUNS, tries, patience: PATIENCE, again }),
     };
@@ -103,7 +106,7 @@ pub(super) fn replay(
 ) -> Result<CaseOutcome, Failure> {
     let bench = QemuBench::start(config(backend, qsd), context.stop.flag())
         .map_err(|error| Failure::could_not(error.to_string()))?;
-    Ok(bench.run(scenario, Checks::ALL, &mut |_| ()))
+    Ok(bench.run(scenario, Recorded::Nothing, &mut |_| ()))
 }
 
 /// Refuses what has no meaning on QEMU.

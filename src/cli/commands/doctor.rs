@@ -32,6 +32,9 @@ pub struct DoctorArgs {
     pub output: OutputArgs,
 }
 
+/// What must be well before the array can be asked at all. Anything else that is wrong a run refuses.
+const REACH: [&str; 4] = ["endpoint", "tls", "project", "token"];
+
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Line<'a> {
@@ -55,7 +58,12 @@ pub fn run(
     let count = |state| rows.iter().filter(|row| row.state == state).count();
     let (ok, warnings) = (count(RowState::Ok), count(RowState::Warn));
     let (failed, skipped) = (count(RowState::Fail), count(RowState::Skip));
-    let exit = if failed > 0 { Exit::CouldNotTest } else { Exit::Passed };
+    let wrong = |row: &Row| row.state == RowState::Fail;
+    let exit = match rows.iter().any(|row| wrong(row) && REACH.contains(&row.what.as_str())) {
+        true => Exit::CouldNotTest,
+        false if failed > 0 => Exit::Usage,
+        false => Exit::Passed,
+    };
     for row in &rows {
         show(row, context);
     }

@@ -128,7 +128,7 @@ fn show(asked: usize, report: &ScopeReport, context: &mut Context) {
 }
 
 fn every_bug(args: &ExploreArgs, context: &mut Context) -> Result<Exit, Failure> {
-    let (mut found, mut inside) = (0, 0);
+    let (mut found, mut inside, start) = (0, 0, Instant::now());
     for bug in Planted::array_side() {
         let report = search(args, &[bug.name()], context);
         interrupted(context)?;
@@ -168,9 +168,12 @@ fn every_bug(args: &ExploreArgs, context: &mut Context) -> Result<Exit, Failure>
             found,
             exit_code: exit.code(),
         }),
-        Form::Text => context.ui.print(&format!(
-            "{found}/{inside} array bugs whose witness lies in the alphabet found (at least 80 % demanded)"
-        )),
+        Form::Text => {
+            let seconds = start.elapsed().as_secs_f64();
+            context.ui.print(&format!(
+                "{found}/{inside} array bugs whose witness lies in the alphabet found (at least 80 % demanded), {seconds:.0} s"
+            ));
+        }
     }
     Ok(exit)
 }

@@ -30,3 +30,43 @@ fn unknown_bug(name: &str) -> Failure {
     let hint = near.map(|near| format!(", did you mean `{near}`")).unwrap_or_default();
     Failure::usage(format!("there is no planted bug `{name}`{hint}; see `lbaudit list bugs`"))
 }
+
+/// Flags whose value is a secret, or tells how to get one.
+const SECRET: [&str; 2] = ["--jwt", "--jwt-command"];
+
+/// The command line without the program and without secrets, as run folders keep it.
+fn arguments(line: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut hide = false;
+    let mut kept = |word: String| match word.split_once('=') {
+        _ if std::mem::take(&mut hide) => "***".to_owned(),
+        Some((flag, _)) if SECRET.contains(&flag) => format!("{flag}=***"),
+        _ => {
+            hide = SECRET.contains(&word.as_str());
+            word
+        }
+    };
+    line.into_iter().skip(1).map(&mut kept).collect()
+}
+
+/// The command line of this process, as [`arguments`] keeps it.
+fn own_arguments() -> Vec<String> {
+    arguments(std::env::args_os().map(|word| word.to_string_lossy().into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_command_line_holds_no_secret() {
+        let kept = |line: &str| arguments(line.split(' ').map(str::to_owned)).join(" ");
+        assert_eq!(
+            kept(
+                "lbaudit suite --jwt canary --test 12 --jwt=canary --jwt-command canary --jwt-file f"
+            ),
+            "suite --jwt *** --test 12 --jwt=*** --jwt-command *** --jwt-file f"
+        );
+        assert_eq!(kept("lbaudit"), "");
+        assert_eq!(kept("lbaudit suite --jwt"), "suite --jwt");
+    }
+}

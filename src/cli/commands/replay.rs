@@ -16,9 +16,7 @@ use crate::cli::args::{Backend, Form, OutputArgs};
 use crate::cli::config::Seconds;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
-use crate::engine::CaseName;
-use crate::engine::Event;
-use crate::engine::ShrinkBudget;
+use crate::engine::{CaseName, Event, ShrinkBudget, ShrinkStep};
 use crate::oracle::{Checks, Reason, Verdict};
 use crate::report::{step_lines, violation_lines};
 use crate::scenario::{Scenario, write_trace};
@@ -306,6 +304,13 @@ fn folder(args: &ReplayArgs, path: &Path, context: &mut Context) -> Result<Exit,
 pub fn shrink(args: &ShrinkArgs, context: &mut Context) -> Result<Exit, Failure> {
     let scenario = load(&args.file)?;
     refuse_contradiction(&scenario)?;
+    let to = args.to.clone().unwrap_or_else(|| args.file.with_extension("shrunk.jsonl"));
+    if to.exists() {
+        let to = to.display();
+        return Err(Failure::usage(format!(
+            "{to} is there already: remove it, or give another name with --to"
+        )));
+    }
     let outcome = run_once(&scenario, context)?;
     let Some(found) = outcome.verdict.violation() else {
         let file = args.file.display();
@@ -313,7 +318,6 @@ pub fn shrink(args: &ShrinkArgs, context: &mut Context) -> Result<Exit, Failure>
             "{file} shows no violation, so there is nothing to shrink; see it with `lbaudit replay {file}`"
         )));
     };
-    let to = args.to.clone().unwrap_or_else(|| args.file.with_extension("shrunk.jsonl"));
     let cannot = |error: std::io::Error| {
         let (to, flag) = (to.display(), "give another with --to");
         Failure::could_not(format!("cannot write {to}: {error}; {flag}"))
@@ -326,7 +330,12 @@ pub fn shrink(args: &ShrinkArgs, context: &mut Context) -> Result<Exit, Failure>
             .unwrap_or_else(|error| CaseOutcome::unknown(Reason::Tool(error.to_string())))
     };
     let budget = ShrinkBudget { time: args.shrink_time.0, runs: SHRINK_RUNS };
-    let shrunk = shrink_scenario(&scenario, found.kind, budget, &runner, context.stop.flag());
+    let stop = context.stop.clone();
+    let mut say = |ShrinkStep { what, steps, runs }: ShrinkStep| {
+        context.ui.say(&format!("{what}: {steps} steps are left after {runs} runs"));
+    };
+    let listen = (stop.flag(), &mut say as _);
+    let shrunk = shrink_scenario(&scenario, found.kind, budget, &runner, listen);
     let trace = write_trace(&shrunk.scenario).map_err(|error| cannot(error.into()))?;
     file.write_all(trace.as_bytes()).map_err(cannot)?;
     let before = scenario.steps.len().saturating_sub(1);
@@ -500,7 +509,8 @@ mod tests {
         assert!(text.contains("shrunk 3 -> 2 operations ("), "{text}");
         let scenario = load(&home.path().join("x.shrunk.jsonl")).expect("reads");
         assert_eq!(scenario.steps.len(), 3);
-        assert_eq!(shrunk().0.expect_err("it is there already").exit, Exit::CouldNotTest);
+        assert_eq!(shrunk().0.expect_err("it is there already").exit, Exit::Usage);
+        fs::remove_file(home.path().join("x.shrunk.jsonl")).expect("it is there");
         fs::write(&path, trace(5, &[])).expect("a file");
         assert_eq!(shrunk().0.expect_err("nothing to shrink").exit, Exit::CouldNotTest);
     }

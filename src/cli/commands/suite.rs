@@ -291,7 +291,7 @@ fn on_array(
         waiting: waiting(job, stop.flag()),
         ledger: &ledger,
         pipeline: pipeline(job, own_pages.is_some()),
-        threads: true,
+        in_memory: false,
         checks: Checks::ALL,
         record: Recorded::Answers,
     };
@@ -351,7 +351,7 @@ fn on_qemu(job: &Job<'_>, config: QemuConfig, context: &mut Context) -> Result<E
         waiting: waiting(job, stop.flag()),
         ledger: &ledger,
         pipeline: pipeline(job, true),
-        threads: true,
+        in_memory: false,
         checks: Checks::ALL,
         record: Recorded::Answers,
     };
@@ -537,6 +537,7 @@ fn write_run_json(folder: &RunFolder, header: &RunHeader) -> std::io::Result<()>
     let facts = serde_json::json!({
         "v": 1,
         "run": folder.run().to_string(),
+        "arguments": super::own_arguments(),
         "version": header.version,
         "target": header.target,
         "endpoint": header.endpoint,

@@ -45,7 +45,7 @@ pub struct SyncArgs {
     #[arg(long, value_name = "ORDER", default_value = "auto")]
     pub bitmap_order: OrderArg,
     /// How long a snapshot of the handshake may take to become Available, or to be gone.
-    #[arg(long, value_name = "TIME", default_value = "180s")]
+    #[arg(long, value_name = "TIME", default_value = "180s", value_parser = Seconds::not_zero)]
     pub available_timeout: Seconds,
     /// Where the result goes.
     #[command(flatten)]

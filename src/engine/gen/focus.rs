@@ -171,7 +171,8 @@ pub(super) const FOCUSES: &[Focus] = &[
 
 /// The focus of that case under a profile.
 pub(super) fn of_case(profile: &Profile, case: u64) -> &'static Focus {
-    let fits = |focus: &&Focus| profile.offers.has(focus.needs);
+    let named = |name| profile.focuses.is_empty() || profile.focuses.contains(&name);
+    let fits = |focus: &&Focus| profile.offers.has(focus.needs) && named(focus.name);
     let count = FOCUSES.iter().filter(fits).count() as u64;
     let at = usize::try_from(case % count.max(1)).unwrap_or(0);
     FOCUSES.iter().filter(fits).nth(at).unwrap_or(&FOCUSES[0])

@@ -79,12 +79,18 @@ pub struct Profile {
     pub block: BlockSize,
     /// Whether the volumes are new; drawn if not said.
     pub fresh: Option<bool>,
+    /// What its cases concentrate on, by name; anything, if none is named.
+    pub focuses: &'static [&'static str],
 }
 
 /// One chunk, a partial tail, powers of two, and odd sizes; the simplest first.
 const SMALL: &[u64] = &[256, 200, 1024, 40, 512, 337, 64, 129, 640, 1000, 128, 2048, 65];
 /// Room for many small changes between two snapshots.
 const WIDE: &[u64] = &[2048, 1000, 4096, 337, 5000, 3105, 129, 8192];
+/// Around one, two and three chunks.
+const EDGES: &[u64] = &[65, 129, 63, 64, 127, 128, 193, 191, 1, 2];
+/// 64 TiB of 4 KiB blocks, and sizes at which 32 bits are just not enough.
+const HUGE: &[u64] = &[1 << 34, (1 << 32) + 200, (1 << 33) + 65];
 const TINY: &[u64] = &[128, 100, 64, 192, 70];
 
 const ALL: Profile = Profile {
@@ -96,6 +102,7 @@ const ALL: Profile = Profile {
     lens: SMALL,
     block: BlockSize::SMALLEST,
     fresh: None,
+    focuses: &[],
 };
 
 /// All profiles; the first is the default.
@@ -122,6 +129,36 @@ pub const PROFILES: &[Profile] = &[
         ..ALL
     },
     Profile {
+        name: "boundaries",
+        about: "the whole alphabet on volumes that end around a chunk's edge",
+        offers: Offers::ALL.without(Offers::SPARSE),
+        lens: EDGES,
+        ..ALL
+    },
+    Profile {
+        name: "long-chains",
+        about: "many snapshots of one volume: far bases, deletions in the middle, chains of syncs",
+        offers: Offers::ALL.without(Offers::SPARSE),
+        steps: (120, 260),
+        focuses: &[
+            "chain",
+            "far base",
+            "same base twice",
+            "later changes",
+            "middle delete between pages",
+            "delete and restart",
+            "increments after restart",
+        ],
+        ..ALL
+    },
+    Profile {
+        name: "big-volume",
+        about: "sparse volumes of up to 64 TiB, written far up",
+        lens: HUGE,
+        focuses: &["far up", "sync from far up"],
+        ..ALL
+    },
+    Profile {
         name: "small",
         about: "short cases on volumes of one to three chunks, without freedoms",
         offers: Offers::ALL.without(Offers::SPARSE).without(Offers::SIMULATED),
@@ -139,6 +176,7 @@ pub const PROFILES: &[Profile] = &[
         lens: &[1024, 2000, 4096],
         block: BlockSize::DEVICE,
         fresh: Some(true),
+        focuses: &[],
     },
     Profile {
         name: "qemu-racing",
@@ -153,6 +191,7 @@ pub const PROFILES: &[Profile] = &[
         lens: &[1024, 2000, 4096],
         block: BlockSize::DEVICE,
         fresh: Some(true),
+        focuses: &[],
     },
     Profile {
         name: "live",
@@ -163,6 +202,7 @@ pub const PROFILES: &[Profile] = &[
         lens: &[4096, 8192, 2048],
         block: BlockSize::DEVICE,
         fresh: Some(false),
+        focuses: &[],
     },
     Profile {
         name: "live-clones",
@@ -173,6 +213,7 @@ pub const PROFILES: &[Profile] = &[
         lens: &[4096, 8192, 2048],
         block: BlockSize::DEVICE,
         fresh: Some(false),
+        focuses: &[],
     },
 ];
 

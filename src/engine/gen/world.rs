@@ -135,7 +135,7 @@ pub(super) fn draw<E: Entropy>(
     let offers = profile.offers;
     let sparse = focus.world == World::Sparse && offers.has(Offers::SPARSE);
     let len = match focus.world {
-        World::Sparse if sparse => {
+        World::Sparse if sparse && profile.lens[0] < 1 << 32 => {
             entropy.pick(&[(1 << 32) + 200, (1 << 26) + 1000, (1 << 32) + 64 * 9, (1 << 33) + 65])
         }
         World::PartialTail => match entropy.pick(profile.lens) {
