@@ -303,7 +303,7 @@ fn a_read_only_mark_from_before_is_not_taken_over() {
     if !tool("blockdev", &["--setro".as_ref(), marked.as_os_str()]) {
         return;
     }
-    assert_eq!(ioctl::is_read_only(&open(&marked, 0)).map_err(|e| e.raw_os_error()), Ok(true));
+    assert_eq!(ioctl::is_read_only(open(&marked, 0)).map_err(|e| e.raw_os_error()), Ok(true));
     attachment.detach().expect("detached");
     // The kernel keeps the mark on the node, and gives this node out again sooner or later.
     for _ in 0..3 {
