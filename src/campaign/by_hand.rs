@@ -447,7 +447,7 @@ mod tests {
             let snapshot = r#"{"UUID":"11111111-2222-3333-4444-555555555555","state":"Available"}"#;
             let page = format!(r#"{{"ranges":[{ranges}],"nextOffsetLBA":"0"}}"#);
             let curl = format!(
-                "case $* in *diff*) echo '{page}' ;; *DELETE*) ;; *) echo '{snapshot}' ;; esac"
+                "case $* in *diff*) echo '{page}' ;; *DELETE*) ;; *http_code*) printf 404 ;; *) echo '{snapshot}' ;; esac"
             );
             let (output, _) = run(asks(), "bd382af936d1\n", &curl);
             (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
