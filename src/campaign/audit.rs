@@ -16,8 +16,8 @@ use crate::block::{ByteOffset, Extent, Lba, LbaCount, LbaSet, Policy, SnapshotUu
 use crate::engine::Ledger;
 use crate::model::Expected;
 use crate::oracle::{
-    CheckId, Checks, Kind, Reason, Violation, judge_answered, judge_offset_walk, judge_refused,
-    judge_repeat, judge_triangle,
+    CheckId, Checks, Kind, Reason, Violation, asked, judge_answered, judge_offset_walk,
+    judge_refused, judge_repeat, judge_triangle,
 };
 use crate::scenario::Label;
 use crate::sync::{PipelineBugs, WalkError, WalkRequest, walk};
@@ -187,21 +187,27 @@ impl Auditing<'_, '_> {
         let Some(last) = self.plan.snapshots.len().checked_sub(1) else { return Ok(()) };
         let snap = self.plan.snapshots[last].uuid;
         let nobody = SnapshotUuid::random();
+        let named = label(last);
+        let itself = asked(named, Some(named));
+        let [of_nobody, of_other] = ["nobody's", "another volume's"]
+            .map(|whose| format!("diff({named}) with {whose} snapshot as its base"));
+        let nobodys = format!("the diff of a snapshot that is not there, base {named},");
         let mut wrong = vec![
-            (snap, snap, "the snapshot is its own base"),
-            (snap, nobody, "there is no such base"),
-            (nobody, snap, "there is no such snapshot"),
+            (snap, snap, &itself, "the snapshot is its own base"),
+            (snap, nobody, &of_nobody, "there is no such base"),
+            (nobody, snap, &nobodys, "there is no such snapshot"),
         ];
-        wrong.extend(self.plan.foreign.map(|other| (snap, other, "the base is of another volume")));
-        for (asked, base, why) in wrong {
-            let walked = self.walk((asked, Some(base)), self.plan.snapshots[last].len, Lba::new(0));
+        let foreign = self.plan.foreign;
+        wrong
+            .extend(foreign.map(|other| (snap, other, &of_other, "the base is of another volume")));
+        for (snapshot, base, question, why) in wrong {
+            let walked =
+                self.walk((snapshot, Some(base)), self.plan.snapshots[last].len, Lba::new(0));
             match walked {
                 Ok(reported) => {
                     self.done.answered += 1;
-                    let pair = (label(last), None);
-                    let found = judge_answered(pair, &Expected::Refusal(why), &reported)
-                        .map(|v| Violation { sentence: of_refusal(&v.sentence), ..v });
-                    self.held(CheckId::Answered, found);
+                    let found = judge_answered(question, &Expected::Refusal(why), &reported);
+                    self.held(CheckId::Answered, found.map(|v| v.about(label(last), None)));
                 }
                 Err(WalkError::Api(ApiError::NotFound(_) | ApiError::Refused(_))) => {
                     self.done.refused += 1;
@@ -210,7 +216,7 @@ impl Auditing<'_, '_> {
                 Err(WalkError::Api(error)) => return Err(unknown(error)),
                 // It was answered, and badly.
                 Err(WalkError::Shape(fault)) => {
-                    let sentence = format!("although {why}, it was answered, and {fault}");
+                    let sentence = format!("{question} was answered although {why}, and {fault}");
                     let found = Violation::new(Kind::Refusal, sentence).about(label(last), None);
                     self.held(CheckId::Answered, Some(found));
                 }
@@ -395,12 +401,6 @@ impl Auditing<'_, '_> {
             self.done.violations.extend(found);
         }
     }
-}
-
-/// The question of a refusal names snapshots that have no label: the words after it say it all.
-fn of_refusal(sentence: &str) -> String {
-    let why = sentence.split_once(" was answered ").map_or(sentence, |(_, why)| why);
-    format!("a diff was answered {why}")
 }
 
 fn note(notes: &mut Vec<String>, text: String) {

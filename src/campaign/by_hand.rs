@@ -153,7 +153,10 @@ rewrite() {
 }
 show() { dd if="$1" bs=4096 skip="$2" count="$3" iflag=direct status=none | cksum; }
 flush() { dd if=/dev/null of="$1" conv=notrunc,fsync status=none; }
-tidy() { for uuid in $taken; do api DELETE "snapshots/$uuid" >/dev/null 2>&1 || :; done; }
+tidy() {
+  for uuid in $taken; do api DELETE "snapshots/$uuid" >/dev/null 2>&1 || :; done
+  for uuid in $taken; do gone "$uuid"; done
+}
 
 # consent UUID DEVICE: is the device that volume, and may it be overwritten?
 consent() {
@@ -178,10 +181,10 @@ reported() {
       text = substr($0, RSTART, RLENGTH); sub(/.*[^0-9]/, "", text); return text + 0
     }
     BEGIN { digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"; says = "no" }
-    /"(lbaStart|bitmap)"/ {
+    /"(lbaStart|[A-Za-z]*[bB]it[mM]ap)"/ {
       start = number("lbaStart"); if (start < 0) start = 0
       if (lba < start || lba >= start + 64) next
-      if (!match($0, /"bitmap" *: *"[A-Za-z0-9+\/]+="/) || substr($0, RSTART + RLENGTH - 14, 1) != "\"") { says = "unknown"; next }
+      if (!match($0, /"[A-Za-z]*[bB]it[mM]ap" *: *"[A-Za-z0-9+\/]+="/) || substr($0, RSTART + RLENGTH - 14, 1) != "\"") { says = "unknown"; next }
       code = substr($0, RSTART + RLENGTH - 13, 11); bit = lba - start
       # Of the 6 bits of each digit the first is the most significant of its bytes.
       at = int(bit / 8) * 8 + 7 - bit % 8
@@ -444,14 +447,15 @@ mod tests {
             let snapshot = r#"{"UUID":"11111111-2222-3333-4444-555555555555","state":"Available"}"#;
             let page = format!(r#"{{"ranges":[{ranges}],"nextOffsetLBA":"0"}}"#);
             let curl = format!(
-                "case $* in *diff*) echo '{page}' ;; *DELETE*) ;; *) echo '{snapshot}' ;; esac"
+                "case $* in *diff*) echo '{page}' ;; *DELETE*) ;; *http_code*) printf 404 ;; *) echo '{snapshot}' ;; esac"
             );
             let (output, _) = run(asks(), "bd382af936d1\n", &curl);
             (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
         };
         // LBA 66 is bit 2 of its chunk; what follows are the bytes in base64.
-        let chunk = |bits: &str| format!(r#"{{"lbaStart":"64","lbaEnd":"127","bitmap":"{bits}"}}"#);
-        let before = r#"{"lbaStart":0,"bitmap":"//////////8="},"#;
+        let chunk =
+            |bits: &str| format!(r#"{{"lbaStart":"64","lbaEnd":"127","dataBitMap":"{bits}"}}"#);
+        let before = r#"{"lbaStart":0,"dataBitMap":"//////////8="},"#;
         for (ranges, wanted) in [
             (chunk("BAAAAAAAAAA="), 0),
             (chunk("+/////////8="), 1),

@@ -245,6 +245,31 @@ mod tests {
         assert!(matches!(load(&path("nowhere")), Err(LoadError::File { .. })));
     }
 
+    #[test]
+    fn a_trace_that_would_fill_the_memory_is_not_even_begun() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("greedy.jsonl");
+        // So many LBAs of 64 bytes are just within what is kept in memory.
+        let most = u64::try_from(WRITTEN_MAX_BYTES / 64).expect("small");
+        let with = |ops: Vec<Op>| {
+            let mut scenario = writes(1, "bit63-dropped");
+            scenario.steps = ops.into_iter().map(Into::into).collect();
+            fs::write(&path, write_trace(&scenario).expect("encodes")).expect("a file");
+            load(&path)
+        };
+        let half = Extent::lbas(0, most / 2);
+        let write = || Op::Write { at: half };
+        assert!(with(vec![write(), write()]).is_ok());
+        let inside = Op::On { volume: Role::Target, op: Box::new(Op::Zero { at: half }) };
+        for one_more in [Op::Rewrite { at: Extent::lbas(0, 1) }, inside] {
+            let refused = with(vec![write(), write(), one_more]).expect_err("too much");
+            assert!(matches!(refused, LoadError::Greedy { .. }), "{refused}");
+            assert!(refused.to_string().contains("cut its writes"), "{refused}");
+        }
+        let at = Extent::lbas(0, most);
+        assert!(with(vec![write(), Op::Discard { at }, Op::WriteZeroes { at }]).is_ok());
+    }
+
     fn repository() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions")
     }

@@ -12,8 +12,8 @@ use crate::block::{Extent, Lba, LbaCount, LbaSet, Policy, Role, RunId};
 use crate::judge::Record;
 use crate::model::{Expected, Prediction, Value, Values};
 use crate::oracle::{
-    CheckId, Kind, Reason, Violation, content_violation, judge_answered, judge_bounds, judge_cut,
-    judge_offset_walk, judge_refused, judge_repeat, judge_triangle,
+    CheckId, Kind, Reason, Violation, asked, content_violation, judge_answered, judge_bounds,
+    judge_cut, judge_offset_walk, judge_refused, judge_repeat, judge_triangle,
 };
 use crate::scenario::{Label, Op};
 use crate::sync::{DiffAnswer, WalkError, WalkRequest, walk};
@@ -186,8 +186,9 @@ impl Interp<'_, '_> {
         }
         let checks = self.sut.checks;
         let judged = |check: CheckId| checks.has(check);
-        let mut found: Vec<Violation> = judge_answered(pair, expected, &answer.set)
+        let mut found: Vec<Violation> = judge_answered(&asked(snap, base), expected, &answer.set)
             .filter(|_| judged(CheckId::Answered))
+            .map(|violation| violation.about(snap, base))
             .into_iter()
             .collect();
         if !found.is_empty() || matches!(expected, Expected::Refusal(_)) {

@@ -7,28 +7,25 @@ use crate::block::{Extent, Lba, LbaSet};
 use crate::model::Expected;
 use crate::scenario::Label;
 
-fn asked(snap: Label, base: Option<Label>) -> String {
+/// The words for a question.
+pub fn asked(snap: Label, base: Option<Label>) -> String {
     match base {
         Some(base) => format!("diff({snap}, base {base})"),
         None => format!("diff({snap}) without base"),
     }
 }
 
-/// Law 1: a diff that was answered although it must be refused.
-pub fn judge_answered(
-    (snap, base): (Label, Option<Label>),
-    expected: &Expected,
-    reported: &LbaSet,
-) -> Option<Violation> {
+/// Law 1: a diff that was answered although it must be refused. `question` says which, and may name
+/// snapshots that have no label.
+pub fn judge_answered(question: &str, expected: &Expected, reported: &LbaSet) -> Option<Violation> {
     let Expected::Refusal(why) = expected else { return None };
     let with = if reported.is_empty() {
         "with nothing".to_owned()
     } else {
         format!("with {} LBAs", reported.count())
     };
-    let sentence =
-        format!("{} was answered {with} although {why}; it must be refused", asked(snap, base));
-    Some(Violation::new(Kind::Refusal, sentence).about(snap, base))
+    let sentence = format!("{question} was answered {with} although {why}; it must be refused");
+    Some(Violation::new(Kind::Refusal, sentence))
 }
 
 /// Law 1, the other way: a diff that was refused although it is to be answered. `said` is the
@@ -136,13 +133,14 @@ mod tests {
     #[test]
     fn even_an_empty_answer_against_a_deleted_base_is_a_violation() {
         let must_refuse = Expected::Refusal("the base has been deleted");
-        let found = judge_answered(PAIR, &must_refuse, &LbaSet::new()).expect("a violation");
+        let question = asked(PAIR.0, PAIR.1);
+        let found = judge_answered(&question, &must_refuse, &LbaSet::new()).expect("a violation");
         assert_eq!(found.kind, Kind::Refusal);
         assert_eq!(
             found.sentence,
             "diff(s1, base s0) was answered with nothing although the base has been deleted; it must be refused"
         );
-        assert_eq!(judge_answered(PAIR, &Expected::Either("reversed"), &set(0, 1)), None);
+        assert_eq!(judge_answered(&question, &Expected::Either("reversed"), &set(0, 1)), None);
         assert_eq!(judge_refused(PAIR, &must_refuse, "404"), None);
         assert!(judge_refused(PAIR, &Expected::Answer, "400 not on the same chain").is_some());
     }

@@ -1,8 +1,10 @@
 //! Random checking from outside: against an array with devices, on QEMU, over HTTPS.
 
-use crate::support::{Attach, Home, Server, left_out, loops_work, on_path, until};
+use crate::support::{Attach, Home, Server, left_out, loops_work, on_path, tail, until};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A short campaign on the array of `server`.
@@ -30,6 +32,33 @@ fn judged_again(home: &Home, finding: &Value) {
     judged.assert_code(1);
     assert!(judged.stdout.contains(finding["kind"].as_str().unwrap()), "{judged}");
     assert!(judged.stdout.contains("agrees with the recording"), "{judged}");
+}
+
+/// The script for people without this program comes to the same.
+fn by_hand(home: &Home, server: &Server, finding: &Value, wanted: i32) {
+    if !on_path("curl") || !on_path("blkdiscard") {
+        return left_out("there is no curl or no blkdiscard");
+    }
+    let (source, target) = (server.volume(0, "uuid"), server.volume(1, "uuid"));
+    let mut script = Command::new("sh")
+        .arg(format!("{}/repro.sh", finding["path"].as_str().unwrap()))
+        .current_dir(home.path())
+        .env("LBAUDIT_ENDPOINT", server.text("endpoint"))
+        .env("LIGHTBITS_JWT", &server.token)
+        .env("CURL_OPTIONS", "--insecure")
+        .envs([("SOURCE_UUID", &source), ("SOURCE_DEVICE", &server.volume(0, "device"))])
+        .envs([("TARGET_UUID", &target), ("TARGET_DEVICE", &server.volume(1, "device"))])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let consent = format!("{}\n{}\n", tail(&source), tail(&target));
+    script.stdin.take().unwrap().write_all(consent.as_bytes()).unwrap();
+    let done = script.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert_eq!(done.status.code(), Some(wanted), "{said}");
+    assert!(!said.contains(&server.token), "{said}");
+    assert_eq!(server.api().snapshot_names(), [""; 0], "{said}");
 }
 
 #[test]
@@ -71,6 +100,7 @@ fn planted_bugs_of_an_array_are_found_shrunk_and_seen_again_by_the_printed_comma
         assert_eq!(finding["reproduced"], "3/3", "{run}");
         assert_eq!(server.api().snapshot_names(), [""; 0], "{run}");
         judged_again(&home, finding);
+        by_hand(&home, &server, finding, 1);
         let trace = format!("{}/repro.jsonl", finding["path"].as_str().unwrap());
         let again = check(&server, &["--scenario", &trace]);
         let again = home.run(&again, Some(&server.token));

@@ -377,7 +377,7 @@ mod tests {
     use crate::block::{BlockSize, Extent, Geometry, LbaCount, Policy, Role};
     use crate::cli::stop::Stop;
     use crate::cli::ui::Ui;
-    use crate::scenario::{Header, Label, Op};
+    use crate::scenario::{Check, Header, Label, Op};
     use clap::Parser;
     use std::fs;
 
@@ -433,6 +433,30 @@ mod tests {
         assert_eq!(done.expect_err("no such file").exit, Exit::Usage);
         let (done, _) = replayed(&["g0:1:1"]);
         assert_eq!(done.expect_err("another generator").exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_scenario_that_blames_an_honest_array_is_refused_with_the_check_that_does() {
+        let home = tempfile::tempdir().expect("a folder");
+        let path = home.path().join("x.jsonl");
+        let shape = Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(256), fresh: true };
+        let header = Header::new([(Role::Source, shape)].into(), Policy::Exact, "a test");
+        let claims = |at: Extent| {
+            let (snap, from) = (Label(0), Default::default());
+            let ops = [
+                Op::Write { at: Extent::lbas(5, 1) },
+                Op::Take { label: snap, wait: true },
+                Op::Diff { snap, base: None, from, between_pages: None },
+                Op::Check(Check::Reported { at }),
+            ];
+            let trace = write_trace(&Scenario::new(header.clone(), ops)).expect("encodes");
+            fs::write(&path, trace).expect("a file");
+            replayed(&[path.to_str().expect("UTF-8")])
+        };
+        assert_eq!(claims(Extent::lbas(5, 1)).0, Ok(Exit::Passed));
+        let refused = claims(Extent::lbas(5, 2)).0.expect_err("LBA 6 was never written");
+        assert_eq!(refused.exit, Exit::Usage);
+        assert!(refused.message.contains("contradicts itself"), "{}", refused.message);
     }
 
     #[test]
