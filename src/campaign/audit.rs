@@ -236,8 +236,9 @@ impl Auditing<'_, '_> {
                     (self.answers.get(&(middle, base)), self.answers.get(&(snap, Some(middle))));
                 let (Some(first), Some(second)) = sides else { continue };
                 compared += 1;
+                let between = (label(middle), self.plan.snapshots[middle].len);
                 let (pair, sides) = (named((snap, base)), (long, first, second));
-                match judge_triangle(pair, label(middle), sides) {
+                match judge_triangle(pair, between, sides) {
                     Some(extra) if self.plan.policy == Policy::Exact => found.push(extra),
                     Some(extra) => {
                         note(

@@ -2,11 +2,16 @@
 //! endpoint, everything that names it from environment variables, a question before it writes.
 //!
 //! The blocks it writes are random bytes: by hand it is the *answers* that are compared, not the
-//! contents. A change that must be reported or must not be is looked for in the last answer, and the
-//! script's status says what it found; of other kinds its reader is the judge. What no interface of an array offers (restart, clone) it asks its reader to do.
+//! contents. Where any honest array must report a change, or must not, whatever the volume held
+//! before, the script looks for it in the last answer, and its status says what it found; of all else
+//! its reader is the judge. An array that fails is never called wrong. What no interface of an array offers (restart, clone) it asks its reader to do.
 //! Not covered: copying a diff; `lbaudit sync` does that.
 
-use crate::block::{Extent, Role};
+use super::inproc::InProcess;
+use crate::array::Array as _;
+use crate::block::{Extent, Lba, LbaCount, LbaSet, Role, RunId};
+use crate::engine::foretold;
+use crate::model::Model;
 use crate::oracle::{Kind, Violation};
 use crate::scenario::{Label, Op, Scenario};
 use std::collections::BTreeSet;
@@ -50,24 +55,50 @@ pub fn script(scenario: &Scenario, violation: &Violation) -> String {
             let _ = writeln!(text, "consent \"${name}_UUID\" \"${name}_DEVICE\"");
         }
     }
-    text.push_str("trap tidy EXIT\n\n");
+    text.push_str("trap tidy EXIT\ntrap 'exit 130' INT\ntrap 'exit 143' TERM\n\n");
     text.push_str(&body);
     let _ = writeln!(text, "say {}", quoted(&format!("What was found: {words}")));
-    let wanted = match violation.kind {
-        Kind::Missed => Some("yes"),
-        Kind::Leaked => Some("no"),
-        _ => None,
-    };
-    match wanted {
-        Some(wanted) => {
-            for run in violation.extents.runs().iter().take(LOOKED_FOR) {
-                let _ = writeln!(text, "judge {wanted} {}", run.start());
-            }
-        }
-        None => text.push_str("unclear=1\n"),
+    let judged = looked_for(scenario, violation);
+    if judged.is_empty() {
+        text.push_str("unclear=1\n");
+    }
+    for (wanted, lba) in judged {
+        let _ = writeln!(text, "judge {wanted} {lba}");
     }
     text.push_str("verdict\n");
     text
+}
+
+/// LBAs of the violation, and whether the last answer must hold each: only what the shadow model
+/// demands of any array on volumes of which it knows nothing.
+fn looked_for(scenario: &Scenario, violation: &Violation) -> Vec<(&'static str, Lba)> {
+    let (mut new, mut volumes) = (scenario.header.clone(), scenario.header.volumes.clone());
+    new.volumes.values_mut().for_each(|shape| shape.fresh = true);
+    volumes.values_mut().for_each(|shape| shape.fresh = false);
+    let run = RunId::from_u128(1);
+    let Ok(world) = InProcess::of_header(&new, run) else { return Vec::new() };
+    let asked = scenario.steps.last().map(|step| &step.op);
+    let same = matches!(asked, Some(Op::Diff { snap, base, .. })
+        if violation.snap == Some(*snap) && violation.base == *base);
+    let model = Model::new(run, &volumes, world.array().capabilities());
+    let Some(bounds) = foretold(scenario, &model).filter(|_| same && !violation.older_data) else {
+        return Vec::new();
+    };
+    let ends =
+        violation.extents.runs().iter().take(LOOKED_FOR).flat_map(|run| [run.start(), run.last()]);
+    let holds =
+        |set: &LbaSet, lba| Extent::new(lba, LbaCount::new(1)).is_some_and(|at| set.covers(at));
+    let mut judged: Vec<(&'static str, Lba)> = match violation.kind {
+        Kind::Missed => {
+            ends.filter(|lba| holds(&bounds.must, *lba)).map(|lba| ("yes", lba)).collect()
+        }
+        Kind::Leaked => {
+            ends.filter(|lba| !holds(&bounds.may, *lba)).map(|lba| ("no", lba)).collect()
+        }
+        _ => Vec::new(),
+    };
+    judged.dedup();
+    judged
 }
 
 /// What a script needs besides a source volume.
@@ -80,12 +111,15 @@ struct Needs {
 const HEAD: &str = r#"# Written by lbaudit. It OVERWRITES blocks of the volumes below and takes snapshots, which it
 # deletes again when it ends. Blocks are 4096 bytes.
 set -eu
+for program in curl dd awk sed tr cksum; do
+  command -v "$program" >/dev/null || { echo "this needs $program" >&2; exit 2; }
+done
 : "${LBAUDIT_ENDPOINT:?https://HOST of the array}"
 : "${LIGHTBITS_JWT:?a token}"
 : "${SOURCE_UUID:?UUID of the source volume}"
 : "${SOURCE_DEVICE:?its block device}"
 PROJECT=${PROJECT:-default}
-# For example CURL_OPTIONS='--cacert FILE', or '--insecure'.
+# For example CURL_OPTIONS='--cacert FILE'; '--insecure' where the certificate names another host.
 CURL_OPTIONS=${CURL_OPTIONS:-}
 "#;
 
@@ -96,17 +130,19 @@ manual() { say "BY HAND: $*"; printf 'Enter when done '; read -r _; }
 api() {
   method=$1 path=$2; shift 2
   printf 'header = "Authorization: Bearer %s"\n' "$LIGHTBITS_JWT" |
-    curl --silent --show-error --config - $CURL_OPTIONS --request "$method" \
+    curl --silent --show-error --fail --max-time 60 --config - $CURL_OPTIONS --request "$method" \
       --header 'Content-Type: application/json' "$@" \
       "$LBAUDIT_ENDPOINT/api/v2/projects/$PROJECT/$path"
 }
 # field NAME: the value of a field of the JSON on standard input.
 field() { tr -d '\n' | sed -n 's/.*"'"$1"'" *: *"\{0,1\}\([^",}]*\).*/\1/p'; }
+unwell() { say "the array did not do it: $*"; exit 3; }
 taken=
 take() { # LABEL VOLUME [nowait]
-  answer=$(api POST snapshots --data '{"name":"by-hand-'"$$-$1"'","sourceVolumeUUID":"'"$2"'","projectName":"'"$PROJECT"'"}')
-  uuid=$(printf '%s' "$answer" | field UUID)
-  [ -n "$uuid" ] || { say "no snapshot: $answer"; exit 3; }
+  made=$(api POST snapshots --data '{"name":"by-hand-'"$$-$1"'","sourceVolumeUUID":"'"$2"'","projectName":"'"$PROJECT"'"}') ||
+    unwell "snapshot $1"
+  uuid=$(printf '%s' "$made" | field UUID)
+  [ -n "$uuid" ] || unwell "snapshot $1: $made"
   eval "$1=\$uuid"
   taken="$taken $uuid"
   [ "${3:-}" = nowait ] || available "$uuid"
@@ -125,7 +161,7 @@ gone() {
     sleep 1
   done
 }
-delete() { api DELETE "snapshots/$1" >/dev/null; [ "${2:-}" = nowait ] || gone "$1"; }
+delete() { api DELETE "snapshots/$1" >/dev/null || unwell "deletion of $1"; [ "${2:-}" = nowait ] || gone "$1"; }
 settle() { for uuid in $taken; do
   case $(api GET "snapshots/$uuid" | field state) in
     Creating) available "$uuid" ;; Deleting) gone "$uuid" ;;
@@ -134,15 +170,16 @@ done; }
 between() { :; }
 # diff SNAPSHOT BASE FROM PAGES: prints each page; runs `between` after that many of them.
 diff() {
-  from=$3 page=0 pages=
+  next_lba=$3 page=0 pages=
   while :; do
-    answer=$(api GET "snapshots/diff/$1?offsetLBA=$from${2:+&baseSnapshotUUID=$2}")
-    say "     $answer"
+    page_text=$(api GET "snapshots/diff/$1?offsetLBA=$next_lba${2:+&baseSnapshotUUID=$2}") ||
+      unwell "diff of $1${2:+ against $2}"
+    say "     $page_text"
     page=$((page + 1))
-    pages="$pages$answer"
+    pages="$pages$page_text"
     [ "$page" != "$4" ] || between
-    from=$(printf '%s' "$answer" | field nextOffsetLBA)
-    [ "${from:-0}" != 0 ] || return 0
+    next_lba=$(printf '%s' "$page_text" | field nextOffsetLBA)
+    [ "${next_lba:-0}" != 0 ] || return 0
   done
 }
 put() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count="$3" iflag=fullblock oflag=direct conv=notrunc status=none; }
@@ -160,6 +197,7 @@ tidy() {
 
 # consent UUID DEVICE: is the device that volume, and may it be overwritten?
 consent() {
+  [ -e "$2" ] || { say "there is no $2; nothing was done"; exit 2; }
   wwid=/sys/class/block/$(basename "$(readlink -f "$2")")/wwid
   if [ -r "$wwid" ]; then
     found=$(tr 'A-F' 'a-f' <"$wwid")
@@ -285,7 +323,7 @@ fn lines(role: Role, op: &Op, needs: &mut Needs) -> Vec<String> {
         }
         Op::Rollback { label } => match volume(role, needs) {
             Some(_) => vec![format!(
-                "api PUT \"volumes/${}_UUID/rollback\" --data '{{\"srcSnapshotUUID\":\"'{}'\"}}'",
+                "api PUT \"volumes/${}_UUID/rollback\" --data '{{\"srcSnapshotUUID\":\"'{}'\"}}' || unwell rollback",
                 role.name().to_uppercase(),
                 snapshot(*label)
             )],
@@ -325,7 +363,7 @@ fn snapshot(label: Label) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::{BlockSize, Geometry, Lba, LbaCount, LbaSet, Policy};
+    use crate::block::{BlockSize, Geometry, Policy};
     use crate::scenario::{Check, Header, SyncSource};
     use std::fs::Permissions;
     use std::io::Write as _;
@@ -374,6 +412,7 @@ mod tests {
         let header = Header::new([(Role::Source, shape)].into(), Policy::Exact, "");
         let at = LbaSet::from(at(66, 2));
         let violation = Violation::new(Kind::Missed, "it's\nwrong; $(reboot)").at(at);
+        let violation = violation.about(Label(0), None);
         script(&Scenario::new(header, ops), &violation)
     }
 
@@ -415,8 +454,10 @@ mod tests {
             path
         };
         let (device, script) = (file("device", "precious"), file("script", &of(ops)));
-        let stub = file("curl", &format!("#!/bin/sh\ncat >/dev/null\n{curl}\n"));
-        std::fs::set_permissions(&stub, Permissions::from_mode(0o700)).expect("its owner's");
+        for (name, text) in [("curl", format!("cat >/dev/null\n{curl}")), ("dd", String::new())] {
+            let stub = file(name, &format!("#!/bin/sh\n{text}\n"));
+            std::fs::set_permissions(&stub, Permissions::from_mode(0o700)).expect("its owner's");
+        }
         let others = std::env::var("PATH").expect("a path");
         let mut shell = Command::new("sh")
             .arg(&script)
@@ -439,6 +480,7 @@ mod tests {
         let asks = || {
             let (snap, from) = (Label(0), Lba::new(0));
             vec![
+                Op::Write { at: at(64, 8) },
                 Op::Take { label: snap, wait: true },
                 Op::Diff { snap, base: None, from, between_pages: None },
             ]
@@ -452,12 +494,16 @@ mod tests {
             let (output, _) = run(asks(), "bd382af936d1\n", &curl);
             (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
         };
-        // LBA 66 is bit 2 of its chunk; what follows are the bytes in base64.
+        let (failed, text) = run(asks(), "bd382af936d1\n", "exit 22");
+        assert_eq!(failed.status.code(), Some(3), "an array that fails is not wrong");
+        assert_eq!(text, b"precious");
+        // LBA 66 and 67 are bits 2 and 3 of their chunk; what follows are the bytes in base64.
         let chunk =
             |bits: &str| format!(r#"{{"lbaStart":"64","lbaEnd":"127","dataBitMap":"{bits}"}}"#);
         let before = r#"{"lbaStart":0,"dataBitMap":"//////////8="},"#;
         for (ranges, wanted) in [
-            (chunk("BAAAAAAAAAA="), 0),
+            (chunk("DAAAAAAAAAA="), 0),
+            (chunk("BAAAAAAAAAA="), 1),
             (chunk("+/////////8="), 1),
             (format!("{before}{}", chunk("DAAAAAAAAAA=")), 0),
             (before.trim_end_matches(',').to_owned(), 1),
@@ -467,6 +513,40 @@ mod tests {
             let (code, text) = status(&ranges);
             assert_eq!(code, Some(wanted), "{ranges}: {text}");
         }
+    }
+
+    #[test]
+    fn only_what_any_array_must_answer_is_judged() {
+        let (take, write) =
+            (|n| Op::Take { label: Label(n), wait: true }, Op::Write { at: at(66, 2) });
+        let diff = |snap, base: Option<u32>| {
+            let (snap, base) = (Label(snap), base.map(Label));
+            Op::Diff { snap, base, from: Lba::new(0), between_pages: None }
+        };
+        let missed = Violation::new(Kind::Missed, "x").at(LbaSet::from(at(66, 2)));
+        let leaked = Violation::new(Kind::Leaked, "x").at(LbaSet::from(at(200, 1)));
+        let judged = |ops: &[Op], violation: &Violation| {
+            let shape =
+                Geometry { block: BlockSize::SMALLEST, len: LbaCount::new(4096), fresh: true };
+            let header = Header::new([(Role::Source, shape)].into(), Policy::Exact, "");
+            let found = looked_for(&Scenario::new(header, ops.to_vec()), violation);
+            found.into_iter().map(|(wanted, lba)| format!("{wanted} {lba}")).collect::<Vec<_>>()
+        };
+        let pair = |violation: &Violation, base: Option<u32>| {
+            violation.clone().about(Label(1), base.map(Label))
+        };
+        let changed = [take(0), write.clone(), take(1), diff(1, Some(0))];
+        assert_eq!(judged(&changed, &pair(&missed, Some(0))), ["yes 66", "yes 67"]);
+        assert_eq!(judged(&changed, &pair(&leaked, Some(0))), ["no 200"]);
+        assert_eq!(judged(&changed, &pair(&missed, None)), [""; 0], "another question");
+        assert_eq!(judged(&changed, &pair(&missed, Some(0)).of_older_data()), [""; 0]);
+        // What a used volume held before may well be reported since creation.
+        let full = [take(0), take(1), diff(1, None)];
+        assert_eq!(judged(&full, &pair(&leaked, None)), [""; 0]);
+        let flying = Op::Concurrent(vec![take(1), write.clone()]);
+        assert_eq!(judged(&[take(0), flying, diff(1, Some(0))], &pair(&missed, Some(0))), [""; 0]);
+        let chain = [take(0), write, take(1), Op::SyncChain { to: Label(1) }];
+        assert_eq!(judged(&chain, &pair(&missed, Some(0))), [""; 0]);
     }
 
     #[test]

@@ -12,10 +12,10 @@ use super::check::{Failure, Runner};
 use super::record::{EVENTS, record as recorded};
 use super::stand_in::shorten;
 use super::store::{create_private, sync_folder};
-use crate::block::Extent;
+use crate::block::{Extent, Role};
 use crate::engine::{Event, ShrinkBudget, ShrinkStep, Shrunk, shrink};
 use crate::oracle::{Kind, Reason, Verdict, Violation};
-use crate::scenario::{Op, Scenario, write_trace};
+use crate::scenario::{Op, Scenario, Step, write_trace};
 use serde::Serialize;
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
@@ -159,16 +159,37 @@ struct Touching {
     operation: String,
 }
 
-/// The steps that change what `violation` concerns: everything that changes something, if it
-/// concerns no LBA in particular.
+/// The steps that change what `violation` concerns, on the volume that it concerns: all that change
+/// something there, if it concerns no LBA in particular, and whatever moves a whole volume.
 fn touching(scenario: &Scenario, violation: &Violation) -> Vec<Touching> {
     let concerns =
         |at: Extent| violation.extents.is_empty() || !violation.extents.within(at).is_empty();
+    let volume = |op: &Op| match op {
+        Op::On { volume, .. } => *volume,
+        _ => Role::Source,
+    };
+    let takes = |step: &&Step, label| {
+        let mut taken = false;
+        step.op.each(&mut |op| taken |= matches!(op, Op::Take { label: l, .. } if *l == label));
+        taken
+    };
+    // What a copy did to its target may come from either volume.
+    let snap = violation.snap.filter(|_| violation.kind != Kind::Content);
+    let of = snap.and_then(|label| scenario.steps.iter().find(|step| takes(step, label)));
+    let of = of.map(|step| volume(&step.op));
     let mut found = Vec::new();
     for (step, number) in scenario.steps.iter().zip(1..) {
         let mut touches = false;
-        step.op.each(&mut |op| touches |= op.changes().is_some_and(concerns));
-        if touches {
+        step.op.each(&mut |op| {
+            touches |= match op {
+                Op::Rollback { .. }
+                | Op::Resize { .. }
+                | Op::CreateVolume { .. }
+                | Op::DeleteVolume { .. } => true,
+                op => op.changes().is_some_and(concerns),
+            };
+        });
+        if touches && of.is_none_or(|of| of == volume(&step.op)) {
             found.push(Touching { step: number, operation: step.op.to_string() });
         }
     }
@@ -264,7 +285,7 @@ impl<'i> Investigator<'i> {
             first.push((BY_HAND, script(&original, found)));
         }
         let path = self.write_whole(number, &first)?;
-        self.keep_events(&path, &original, found.kind)?;
+        let seen_first = self.keep_events(&path, &original, found.kind, false)?;
 
         let patient = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
             self.run_patiently(scenario, found, on_event)
@@ -308,7 +329,8 @@ impl<'i> Investigator<'i> {
             violation: &finding.violation,
         });
         replace(&finding.path, REPRO, write_trace(&finding.scenario)?.as_bytes())?;
-        self.keep_events(&finding.path, &finding.scenario, found.kind)?;
+        // A recording that shows it does not give way to one that does not.
+        self.keep_events(&finding.path, &finding.scenario, found.kind, seen_first)?;
         if self.by_hand {
             let script = script(&finding.scenario, &finding.violation);
             replace(&finding.path, BY_HAND, script.as_bytes())?;
@@ -345,7 +367,14 @@ impl<'i> Investigator<'i> {
 
     /// Keeps a recording of what is to be replayed: of a run that shows the violation, if one does.
     /// Where runs do not repeat themselves, a few more are given to it than to a candidate.
-    fn keep_events(&self, folder: &Path, scenario: &Scenario, kind: Kind) -> io::Result<()> {
+    /// Answers whether it shows; if it does not, it is left out where `only_if_shown`.
+    fn keep_events(
+        &self,
+        folder: &Path,
+        scenario: &Scenario,
+        kind: Kind,
+        only_if_shown: bool,
+    ) -> io::Result<bool> {
         let mut kept = recorded(scenario, self.recorder)?;
         let most = if self.tries > 1 { self.tries * AGAIN } else { 1 };
         for _ in 1..most {
@@ -354,7 +383,11 @@ impl<'i> Investigator<'i> {
             }
             kept = recorded(scenario, self.recorder)?;
         }
-        replace(folder, EVENTS, kept.1.lines())
+        let shown = same(&kept.0, kind).is_some();
+        if shown || !only_if_shown {
+            replace(folder, EVENTS, kept.1.lines())?;
+        }
+        Ok(shown)
     }
 
     /// Writes the folder beside its place and moves it there.

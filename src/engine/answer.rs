@@ -335,25 +335,29 @@ impl Interp<'_, '_> {
     /// snapshots do not change.
     fn triangles(&self, (snap, base): Pair, set: &LbaSet) -> Vec<Violation> {
         let of = |pair: Pair| self.session.answers.get(&pair).map(|(_, set)| set);
+        let end = |middle: Label| {
+            let len = self.model.snapshot(middle).map(|snapshot| snapshot.len);
+            (middle, len.unwrap_or(LbaCount::ZERO))
+        };
         let mut found = Vec::new();
         for (&(other, since), (_, known)) in &self.session.answers {
             // The long one and the second half are asked of one snapshot.
             if let Some(middle) = since.filter(|_| other == snap)
                 && let Some(first) = of((middle, base))
             {
-                found.extend(judge_triangle((snap, base), middle, (set, first, known)));
+                found.extend(judge_triangle((snap, base), end(middle), (set, first, known)));
             }
             // This is the first half, the other the second.
             if since == Some(snap)
                 && let Some(long) = of((other, base))
             {
-                found.extend(judge_triangle((other, base), snap, (long, set, known)));
+                found.extend(judge_triangle((other, base), end(snap), (long, set, known)));
             }
             // The other is the first half, this the second.
             if base == Some(other)
                 && let Some(long) = of((snap, since))
             {
-                found.extend(judge_triangle((snap, since), other, (long, known, set)));
+                found.extend(judge_triangle((snap, since), end(other), (long, known, set)));
             }
         }
         found

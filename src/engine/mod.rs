@@ -31,6 +31,6 @@ pub use r#gen::{
     Profile, Reach, Seeded, Words, focus_name, generate, generate_from,
 };
 pub use interp::{Answers, run, run_answered};
-pub use precheck::{Contradiction, allowed_to_fail, precheck};
+pub use precheck::{Contradiction, allowed_to_fail, foretold, precheck};
 pub use shrink::{ShrinkBudget, ShrinkStep, Shrunk, reproduced_k_of_n, shrink};
 pub use sut::{DeviceHandle, Ledger, Pipeline, Recorded, Sut, SutVolume};

@@ -74,6 +74,37 @@ fn check_all(scenario: &Scenario, model: &Model, policy: Policy) -> Result<(), C
     Ok(())
 }
 
+/// What any honest array must and may answer to the diff that the scenario ends with, wherever it is
+/// run: reports may be rounded to chunks. `None` if it ends otherwise, need not be answered, or depends
+/// on what was in flight, on a clone or on a fault.
+pub fn foretold(scenario: &Scenario, model: &Model) -> Option<Prediction> {
+    let (last, before) = scenario.steps.split_last()?;
+    let (Op::Diff { snap, base, between_pages: None, .. }, None) = (&last.op, &last.fault) else {
+        return None;
+    };
+    let mut model = model.clone();
+    model.begin_scenario();
+    for step in before {
+        let mut plain = step.fault.is_none();
+        step.op.each(&mut |op| {
+            plain &= match op {
+                Op::Concurrent(_) | Op::Take { wait: false, .. } | Op::Clone { .. } => false,
+                Op::Sync { during, .. } => during.is_empty(),
+                Op::Diff { between_pages, .. } => between_pages.is_none(),
+                _ => true,
+            };
+        });
+        match &step.op {
+            _ if !plain => return None,
+            Op::Diff { .. } | Op::Sync { .. } | Op::SyncChain { .. } => {}
+            Op::Read { .. } | Op::Check(_) => {}
+            other => model.apply(Role::Source, other),
+        }
+    }
+    let answered = model.expected(*snap, *base) == Expected::Answer;
+    predicted(&model, *snap, *base, Policy::Chunk).filter(|_| answered)
+}
+
 /// The bounds as the policy widens them.
 fn predicted(
     model: &Model,

@@ -26,6 +26,9 @@ pub(super) fn bold_candidates(scenario: &Scenario) -> Vec<(&'static str, Scenari
         found.extend(observed.into_iter().map(|candidate| ("plainer observation", candidate)));
         let replaced = replaced_and_dropped(scenario);
         found.extend(replaced.into_iter().map(|candidate| ("plainer step", candidate)));
+        found.extend(in_flight_together(scenario).map(|candidate| ("two in flight", candidate)));
+        let chains = chains_of_two(scenario);
+        found.extend(chains.into_iter().map(|candidate| ("a chain of two", candidate)));
         let worlds = in_another_world(scenario);
         found.extend(worlds.into_iter().map(|candidate| ("another world", candidate)));
     }
@@ -138,7 +141,7 @@ fn in_another_world(scenario: &Scenario) -> Vec<Scenario> {
         }
     }
     let mut headers = Vec::new();
-    if scenario.header.page_limit.is_some_and(|ranges| ranges > 1) {
+    if scenario.header.page_limit != Some(1) {
         headers.push(Header { page_limit: Some(1), ..scenario.header.clone() });
     }
     if !scenario.header.freedoms.is_none() {
@@ -208,14 +211,50 @@ fn without(steps: &[Step], left_out: usize) -> Vec<Step> {
     others.map(|(_, step)| step.clone()).collect()
 }
 
-/// One step that does much made a plain write, with another one left out.
+/// Two changes in a row made one step, in flight together: before a kill that may be what matters.
+fn in_flight_together(scenario: &Scenario) -> impl Iterator<Item = Scenario> {
+    let kills = |step: &Step| matches!(step.op, Op::Restart { clean: false });
+    let pairs = scenario.steps.iter().any(kills).then(|| scenario.steps.windows(2).enumerate());
+    pairs.into_iter().flatten().filter_map(|(place, pair)| {
+        let [first, second] = pair else { return None };
+        let plain = |step: &Step| step.fault.is_none() && matches!(step.op, Op::Write { .. });
+        let both =
+            (plain(first) && plain(second)).then(|| vec![first.op.clone(), second.op.clone()])?;
+        let mut steps = without(&scenario.steps, place + 1);
+        steps[place] = Op::Concurrent(both).into();
+        Some(with_steps(scenario, steps))
+    })
+}
+
+/// A chain of two copies, with a change before each, of any two of the snapshots' names: it is by its
+/// name that a chain may go wrong.
+fn chains_of_two(scenario: &Scenario) -> Vec<Scenario> {
+    let Some(Op::SyncChain { .. }) = scenario.steps.last().map(|step| &step.op) else {
+        return Vec::new();
+    };
+    let at = extents(scenario).first().copied().unwrap_or(Extent::lbas(0, 1));
+    let taken = labels_taken(&scenario.steps);
+    let pairs = taken
+        .iter()
+        .enumerate()
+        .flat_map(|(place, a)| taken[place + 1..].iter().map(move |b| (*a, *b)));
+    let chain = |(a, b): (Label, Label)| {
+        let take = |label| Op::Take { label, wait: true };
+        let ops = [Op::Write { at }, take(a), Op::Write { at }, take(b), Op::SyncChain { to: b }];
+        with_steps(scenario, ops.into_iter().map(Step::from).collect())
+    };
+    pairs.map(chain).filter(|short| short.steps.len() < scenario.steps.len()).collect()
+}
+
+/// One step that does much made a plain change, with another one left out.
 fn replaced_and_dropped(scenario: &Scenario) -> Vec<Scenario> {
     let at = extents(scenario).first().copied().unwrap_or(Extent::lbas(0, 1));
     let others = scenario.header.volumes.keys().filter(|&&role| role != Role::Source);
     let on = |&volume: &Role| Op::On { volume, op: Box::new(Op::Write { at: Extent::lbas(0, 1) }) };
     let source = scenario.header.volumes.get(&Role::Source);
     let resize = source.map(|shape| Op::Resize { len: shape.len });
-    let plain: Vec<Op> = others.map(on).chain([Op::Write { at }]).chain(resize).collect();
+    let changes = [Op::Write { at }, Op::Zero { at }];
+    let plain: Vec<Op> = others.map(on).chain(changes).chain(resize).collect();
     let mut found = Vec::new();
     for place in 0..scenario.steps.len() {
         if !does_much(&scenario.steps[place].op) {

@@ -53,7 +53,7 @@ fn frills(op: &Op) -> u64 {
         Op::Write { .. } | Op::Take { wait: true, .. } | Op::Delete { wait: true, .. } => 0,
         Op::Restart { clean } => u64::from(!clean),
         Op::Take { .. } | Op::Delete { .. } | Op::On { .. } | Op::Concurrent(_) => 1,
-        Op::Zero { .. } => 1,
+        Op::Zero { .. } | Op::Discard { .. } => 1,
         Op::WriteZeroes { .. } | Op::Rewrite { .. } => 2,
         Op::Diff { from, between_pages, .. } => {
             let page = between_pages.as_ref().map_or(0, |(page, _)| 1 + u64::from(*page));
@@ -192,7 +192,9 @@ pub(super) fn plainer_ops(op: &Op) -> Vec<Op> {
         Op::Take { label, wait: false } => plainer.push(Op::Take { label: *label, wait: true }),
         Op::Delete { label, wait: false } => plainer.push(Op::Delete { label: *label, wait: true }),
         Op::Restart { clean: false } => plainer.push(Op::Restart { clean: true }),
-        Op::Rewrite { at } | Op::Zero { at } => plainer.push(Op::Write { at: *at }),
+        Op::Rewrite { at } | Op::Zero { at } | Op::Discard { at } => {
+            plainer.push(Op::Write { at: *at });
+        }
         Op::WriteZeroes { at } => plainer.extend([Op::Write { at: *at }, Op::Zero { at: *at }]),
         Op::On { op, .. } => plainer.push(op.as_ref().clone()),
         Op::Concurrent(ops) => {
@@ -217,6 +219,7 @@ pub(super) fn plainer_ops(op: &Op) -> Vec<Op> {
         Op::Sync { snap, base, from, during } => {
             let (snap, base) = (*snap, *base);
             plainer.push(Op::Diff { snap, base, from: Lba::new(0), between_pages: None });
+            plainer.extend(during.iter().cloned());
             plainer.extend(without_one(during).map(|during| Op::Sync {
                 snap,
                 base,

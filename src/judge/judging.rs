@@ -5,7 +5,7 @@ use super::diff::{Duty, Pair};
 use super::possible::Value;
 use super::record::{Block, Record};
 use super::verdict::{JudgedKind, Judgement, Remark};
-use super::world::{TooLarge, World};
+use super::world::{LBAS_MAX, TooLarge, World};
 use crate::block::{Extent, Lba, LbaSet, Policy, Role};
 use crate::scenario::{Label, Op, SyncSource};
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,6 +72,11 @@ struct Judging {
 
 fn lbas(set: &LbaSet) -> BTreeSet<u64> {
     set.runs().iter().flat_map(|run| run.start().get()..run.end().get()).collect()
+}
+
+/// Refuses a fact about more LBAs than there is a record for.
+fn bounded(lbas: u64) -> Result<(), TooLarge> {
+    if lbas > LBAS_MAX as u64 { Err(TooLarge) } else { Ok(()) }
 }
 
 fn named(lbas: &[u64]) -> String {
@@ -179,15 +184,19 @@ impl Judging {
             Record::FlushFailed { role } => world.flush_failed(*role)?,
             Record::Forgotten { role, at } => world.forget(*role, *at)?,
             Record::Answered { snap, base, from, reported } => {
+                bounded(reported.count().get())?;
                 self.answered(world, (*snap, *base), *from, &lbas(reported));
             }
             Record::TurnedDown { snap, base, pages } => {
                 self.turned_down(world, (*snap, *base), *pages);
             }
             Record::Copied { snap, base, from, copied, wrote } => {
+                bounded(copied.count().get().saturating_add(wrote.count().get()))?;
                 self.copied(world, (*snap, *base), *from, [&lbas(copied), &lbas(wrote)])?;
             }
             Record::Seen { role, snap, like, blocks } => {
+                let lens = blocks.iter().map(|(at, _)| at.len_lbas().get());
+                bounded(lens.fold(0, u64::saturating_add))?;
                 self.seen(world, *role, (*snap, *like), blocks)?;
             }
             Record::Violated { kind, snap, base } => {
@@ -354,8 +363,10 @@ impl Judging {
         for (from, middle, to) in threes {
             let sides = (of((to, from)), of((middle, from)), of((to, Some(middle))));
             let (Some(long), Some(first), Some(second)) = sides else { continue };
+            // What the middle has no room for was shrunk away and may have come back.
+            let end = world.snapshots.get(&middle).map_or(0, |snapshot| snapshot.len);
             let short = |lba: &&u64| !first.contains(lba) && !second.contains(lba);
-            let extra: Vec<u64> = long.iter().filter(short).copied().collect();
+            let extra: Vec<u64> = long.range(..end).filter(short).copied().collect();
             if !extra.is_empty() {
                 let (asked, lbas) = (question((to, from)), named(&extra));
                 wrong.push(((to, from), format!("{asked} reports {lbas}, as no part of it does")));

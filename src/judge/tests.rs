@@ -8,6 +8,8 @@ use crate::block::{
 };
 use crate::scenario::{Label, Op, SyncSource};
 
+mod laws;
+
 fn everything() -> Capabilities {
     Capabilities::everything()
 }
@@ -295,45 +297,6 @@ fn a_walk_from_within_is_the_rest_of_the_whole_one() {
     deleted.write(70, 1).take(0).ask(0, None, &[(70, 1)]).did(gone);
     deleted.ask(0, None, &[(64, 8)]).is_silent();
     deleted.ask(0, None, &[(70, 1)]).rings(&[Kind::Nondeterministic]);
-}
-
-#[test]
-fn three_answers_hang_together_in_whichever_order_they_are_given() {
-    let answers = [(2, Some(0), &[(3, 1)][..]), (1, Some(0), &[]), (2, Some(1), &[])];
-    for order in [[0, 1, 2], [1, 2, 0], [2, 0, 1], [1, 0, 2]] {
-        let told = |policy| {
-            let mut tape = Tape::with(true, policy, everything());
-            // Whether a block was touched that is what it was before, an array may say or not.
-            tape.write(3, 1).take(0).did(Op::Rewrite { at: Extent::lbas(3, 1) }).take(1).take(2);
-            for place in order {
-                let (snap, base, reported) = answers[place];
-                tape.ask(snap, base, reported);
-            }
-            tape
-        };
-        told(Policy::Exact).rings(&[Kind::Leaked]);
-        told(Policy::Chunk).is_silent();
-    }
-}
-
-#[test]
-fn a_whole_walk_holds_the_part_that_was_asked_before_it() {
-    let told = |part: &[(u64, u64)], between: Option<Op>| {
-        let mut tape = Tape::new();
-        tape.write(70, 1).take(0).did(Op::Rewrite { at: Extent::lbas(70, 1) }).take(1);
-        let (snap, base, from) = (Label(1), Some(Label(0)), Lba::new(65));
-        tape.step(&Op::Diff { snap, base, from, between_pages: None });
-        let reported = part.iter().map(|&(at, len)| Extent::lbas(at, len)).collect();
-        tape.records.push(Record::Answered { snap, base, from, reported });
-        between.into_iter().for_each(|op| {
-            tape.did(op);
-        });
-        tape.ask(1, Some(0), &[(70, 1)]);
-        tape
-    };
-    told(&[(70, 1)], None).is_silent();
-    told(&[], None).rings(&[Kind::Malformed]);
-    told(&[], Some(Op::Write { at: Extent::lbas(9, 1) })).is_silent();
 }
 
 #[test]

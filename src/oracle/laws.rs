@@ -3,7 +3,7 @@
 //! (`super::bounds`) and contents (`super::content`).
 
 use super::verdict::{Kind, Violation};
-use crate::block::{Extent, Lba, LbaSet};
+use crate::block::{Extent, Lba, LbaCount, LbaSet};
 use crate::model::Expected;
 use crate::scenario::Label;
 
@@ -59,13 +59,15 @@ pub fn judge_repeat(
 }
 
 /// Law 4: what changed from a to c changed from a to b or from b to c. Only exact answers can be
-/// held to it; of others it is worth a note.
+/// held to it; of others it is worth a note. Where the middle has no LBAs nothing is asked: what was
+/// shrunk away and grown back is in neither short answer's range, or of no value to either.
 pub fn judge_triangle(
     (snap, base): (Label, Option<Label>),
-    middle: Label,
+    (middle, middle_len): (Label, LbaCount),
     (long, first, second): (&LbaSet, &LbaSet, &LbaSet),
 ) -> Option<Violation> {
-    let extra = long.difference(first).difference(second);
+    let inside = Extent::new(Lba::new(0), middle_len)?;
+    let extra = long.within(inside).difference(first).difference(second);
     if extra.is_empty() {
         return None;
     }
@@ -178,8 +180,10 @@ mod tests {
     fn a_long_diff_may_not_hold_more_than_its_parts() {
         let (first, second) = (set(0, 4), set(8, 4));
         let law = |long: LbaSet| {
-            judge_triangle((Label(2), Some(Label(0))), Label(1), (&long, &first, &second))
+            let middle = (Label(1), LbaCount::new(64));
+            judge_triangle((Label(2), Some(Label(0))), middle, (&long, &first, &second))
         };
+        assert_eq!(law(set(200, 5)), None, "there the middle has no LBAs");
         assert_eq!(law(set(8, 4)), None);
         assert_eq!(law(set(8, 5)).map(|found| found.extents), Some(set(12, 1)));
     }

@@ -53,7 +53,10 @@ pub fn finding_lines(
     lines.extend(by_hand.then(|| {
         format!("  by hand   sh {folder}/repro.sh        (curl and dd only; asks before it writes)")
     }));
-    lines.push(format!("  keep      cp {folder}/repro.jsonl regressions/"));
+    // Regressions are replayed on the simulator.
+    if *again == Again::on_simulator() {
+        lines.push(format!("  keep      cp {folder}/repro.jsonl regressions/"));
+    }
     lines
 }
 

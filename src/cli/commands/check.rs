@@ -61,7 +61,7 @@ pub struct CampaignArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub cases: Option<u64>,
     /// How long (s, m, h).
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = Seconds::not_zero)]
     pub duration: Option<Seconds>,
     /// Operations of a case at most, not counting those that observe at its end.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

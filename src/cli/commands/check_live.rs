@@ -215,7 +215,9 @@ fn on_array(
         flags: again_flags(job, connection, wanted, at),
         by_hand: true,
     };
-    let dear = Dear { runs: SHRINK_RUNS, tries: TRIES, patience: GIVE_UP_AFTER, again };
+    // A scenario that was given is to be seen once more, not made shorter.
+    let runs = if loaded.is_some() { 0 } else { SHRINK_RUNS };
+    let dear = Dear { runs, tries: TRIES, patience: GIVE_UP_AFTER, again };
     let ground = Ground {
         target: "lightbits".to_owned(),
         policy: Some(policy),

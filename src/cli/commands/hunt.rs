@@ -139,7 +139,7 @@ impl<'h> Hunt<'h> {
         }
         self.status.clear();
         let (kind, operations) = (finding.violation.kind, finding.operations());
-        let near = nearest(kind, &finding.scenario, &witnesses());
+        let near = nearest(&finding.violation, &finding.scenario, &witnesses());
         match self.context.ui.form {
             Form::Jsonl => self.context.ui.event(&FindingEvent {
                 kind,
@@ -152,7 +152,11 @@ impl<'h> Hunt<'h> {
                 looks_like: near.as_ref().map(|near| near.name),
             }),
             Form::Text => {
-                let folder = self.latest.join(format!("finding-{}", finding.number));
+                // On a target the command makes a run of its own, and `latest` is that one then.
+                let folder = match self.patience {
+                    Some(_) => finding.path.clone(),
+                    None => self.latest.join(format!("finding-{}", finding.number)),
+                };
                 let lines = finding_lines(finding, near.as_ref(), &folder, &self.again);
                 lines.iter().for_each(|line| self.context.ui.print(line));
             }
@@ -239,6 +243,11 @@ impl Observer for Hunt<'_> {
                 return ControlFlow::Break(());
             }
             return ControlFlow::Continue(());
+        }
+        // Looking into it may take long: what is known now is said now.
+        if let Some(found) = failure.outcome.verdict.violation() {
+            self.status.clear();
+            self.context.ui.say(&format!("found in {case}, being shrunk: {found}"));
         }
         let number = u32::try_from(self.seen.len() + 1).unwrap_or(u32::MAX);
         let looked = self.investigator.look_into(number, &case, &failure);

@@ -359,7 +359,8 @@ pub fn shrink(args: &ShrinkArgs, context: &mut Context) -> Result<Exit, Failure>
         "shrunk {before} -> {operations} operations ({} runs, {seconds:.1}s{cut})",
         shrunk.runs
     ));
-    if let Some(near) = nearest(found.kind, &shrunk.scenario, &witnesses()) {
+    let shown = again.verdict.violation().unwrap_or(found);
+    if let Some(near) = nearest(shown, &shrunk.scenario, &witnesses()) {
         context.ui.print(&format!("looks like  {}: {}", near.name, near.mechanism));
     }
     Ok(Exit::Passed)
