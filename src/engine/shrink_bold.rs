@@ -5,7 +5,7 @@
 //! Not covered: whether a candidate still shows anything (`super::shrink`).
 
 use super::shrink_parts::{each_extent, each_label, labels_taken};
-use crate::block::{Extent, Freedoms, Lba, Role};
+use crate::block::{CHUNK_LBAS, Extent, Freedoms, Lba, LbaCount, Role};
 use crate::scenario::{Fault, Header, Label, Op, Scenario, Step, SyncSource};
 
 /// Longer scenarios are left to the plain candidates first.
@@ -14,6 +14,8 @@ const STEPS: usize = 14;
 const FEW: usize = 8;
 /// Places of the freedoms that are tried.
 const SEEDS: u64 = 12;
+/// LBAs of one write that stands for two, at most.
+const ONE_WRITE: LbaCount = LbaCount::new(4 * CHUNK_LBAS);
 /// Snapshots and extents that new observing steps speak of.
 const KNOWN: usize = 4;
 
@@ -26,6 +28,7 @@ pub(super) fn bold_candidates(scenario: &Scenario) -> Vec<(&'static str, Scenari
         found.extend(observed.into_iter().map(|candidate| ("plainer observation", candidate)));
         let replaced = replaced_and_dropped(scenario);
         found.extend(replaced.into_iter().map(|candidate| ("plainer step", candidate)));
+        found.extend(writes_made_one(scenario).map(|candidate| ("two writes made one", candidate)));
         found.extend(in_flight_together(scenario).map(|candidate| ("two in flight", candidate)));
         let chains = chains_of_two(scenario);
         found.extend(chains.into_iter().map(|candidate| ("a chain of two", candidate)));
@@ -211,6 +214,19 @@ fn without(steps: &[Step], left_out: usize) -> Vec<Step> {
     others.map(|(_, step)| step.clone()).collect()
 }
 
+/// Two writes in a row made one over both places and what lies between.
+fn writes_made_one(scenario: &Scenario) -> impl Iterator<Item = Scenario> {
+    scenario.steps.windows(2).enumerate().filter_map(|(place, pair)| {
+        let [Step { op: Op::Write { at: one }, fault: None }, second] = pair else { return None };
+        let Step { op: Op::Write { at: other }, fault: None } = second else { return None };
+        let end = one.end().max(other.end());
+        let at = Extent::between(one.start().min(other.start()), end)?;
+        let mut steps = without(&scenario.steps, place + 1);
+        steps[place] = Op::Write { at }.into();
+        Some(with_steps(scenario, steps)).filter(|_| at.len_lbas() <= ONE_WRITE)
+    })
+}
+
 /// Two changes in a row made one step, in flight together: before a kill that may be what matters.
 fn in_flight_together(scenario: &Scenario) -> impl Iterator<Item = Scenario> {
     let kills = |step: &Step| matches!(step.op, Op::Restart { clean: false });
@@ -288,7 +304,6 @@ const fn does_much(op: &Op) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::LbaCount;
     use crate::engine::testing::{diff, scenario as on, take};
 
     fn scenario(ops: Vec<Op>) -> Scenario {
@@ -367,6 +382,34 @@ mod tests {
         assert!(holds(&candidates, vec![discard(9, 2), take(0), diff(0, None)]));
         let asked = vec![take(0), diff(0, None), write(9), take(1), diff(1, None)];
         assert!(holds(&candidates, asked));
+    }
+
+    #[test]
+    fn two_writes_become_one_over_both_or_fly_together_before_a_kill() {
+        let write = |start, len| Op::Write { at: Extent::lbas(start, len) };
+        let kill = || Op::Restart { clean: false };
+        let start = scenario(vec![write(64, 1), write(127, 2), kill(), take(0), diff(0, None)]);
+        let candidates = bold_candidates(&start);
+        let end = [kill(), take(0), diff(0, None)];
+        let with = |first: Op| [vec![first], end.to_vec()].concat();
+        assert!(holds(&candidates, with(write(64, 65))));
+        assert!(holds(&candidates, with(Op::Concurrent(vec![write(64, 1), write(127, 2)]))));
+        let far = scenario(vec![write(0, 1), write(300, 1), take(0), diff(0, None)]);
+        let flying =
+            |c: &Scenario| matches!(c.steps.first().map(|s| &s.op), Some(Op::Concurrent(_)));
+        let candidates = bold_candidates(&far);
+        assert!(!holds(&candidates, vec![write(0, 301), take(0), diff(0, None)]), "too large");
+        assert!(!candidates.iter().any(|(_, c)| flying(c)), "nothing is killed");
+    }
+
+    #[test]
+    fn a_chain_is_tried_with_any_two_of_its_names() {
+        let write = || Op::Write { at: Extent::lbas(3, 1) };
+        let ops = [take(2), Op::Flush, take(9), take(10), write(), Op::SyncChain { to: Label(10) }];
+        let candidates = bold_candidates(&scenario(ops.to_vec()));
+        let chain = |a, b| vec![write(), take(a), write(), take(b), Op::SyncChain { to: Label(b) }];
+        assert!(holds(&candidates, chain(9, 10)) && holds(&candidates, chain(2, 9)));
+        assert!(!holds(&candidates, chain(10, 9)), "in the order they were taken");
     }
 
     #[test]
