@@ -99,10 +99,10 @@ impl ChunkBitmap {
     }
     /// The bits of the chunk at `chunk_start` that lie inside `extent`.
     pub fn of_extent(chunk_start: Lba, extent: Extent) -> ChunkBitmap {
-        let Some(chunk) = Extent::new(chunk_start, LbaCount::new(CHUNK_LBAS)) else {
-            return ChunkBitmap::EMPTY;
-        };
-        chunk.intersect(extent).map_or(ChunkBitmap::EMPTY, |part| {
+        // The very last chunk has 63 LBAs here: no extent holds LBA 2^64 - 1.
+        let end = chunk_start.get().saturating_add(CHUNK_LBAS);
+        let chunk = Extent::between(chunk_start, Lba::new(end));
+        chunk.and_then(|chunk| chunk.intersect(extent)).map_or(ChunkBitmap::EMPTY, |part| {
             ChunkBitmap::run(bit_index(part.start() - chunk_start), bit_index(part.len_lbas()))
         })
     }
@@ -133,6 +133,16 @@ impl fmt::Display for ChunkBitmap {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_very_last_chunk_holds_what_an_extent_can_hold_of_it() {
+        let start = Lba::new(u64::MAX - 63);
+        let all = Extent::between(Lba::new(0), Lba::new(u64::MAX)).expect("not empty");
+        assert_eq!(ChunkBitmap::of_extent(start, all), ChunkBitmap::run(0, 63));
+        let one = Extent::new(start + LbaCount::new(5), LbaCount::new(1)).expect("inside");
+        assert_eq!(ChunkBitmap::of_extent(start, one), ChunkBitmap::run(5, 1));
+        assert_eq!(ChunkBitmap::of_extent(start, Extent::lbas(0, 64)), ChunkBitmap::EMPTY);
+    }
 
     #[test]
     fn bits_32_to_63_are_the_literal_wire_bytes() {

@@ -4,6 +4,7 @@
 //! Not covered: running what was read.
 
 use super::{Header, Scenario, Step};
+use crate::block::Freedoms;
 use serde::{Deserialize, Serialize};
 
 /// Version of the trace format this program writes and reads.
@@ -49,7 +50,11 @@ pub fn read_trace(text: &str) -> Result<Scenario, TraceError> {
     let mut lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
     let at = |line| move |source| TraceError::Line { line, source };
     let (first, number) = lines.next().ok_or(TraceError::Empty)?;
-    let first: FirstLine = serde_json::from_str(first).map_err(at(number))?;
+    let mut first: FirstLine = serde_json::from_str(first).map_err(at(number))?;
+    if first.scenario.freedoms.is_none() {
+        // A seed that nothing is drawn from is no part of the world: it has one spelling.
+        first.scenario.freedoms = Freedoms::NONE;
+    }
     if first.v != FORMAT_VERSION {
         return Err(TraceError::Version(first.v));
     }
