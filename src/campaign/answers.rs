@@ -177,7 +177,9 @@ pub(super) fn decide(
         Reading::Silent => {
             Ok((None, Some("handshake: identical writes show in no diff".to_owned())))
         }
-        Reading::Unclear(what) | Reading::Restless(what) => leaked(what),
+        Reading::Unclear(what) | Reading::Restless(what) => leaked(format!(
+            "{what}; if anybody else writes to these volumes, that is why: stop it first"
+        )),
         // Its violation is among the scenario's own.
         Reading::Unanswered(_) => Ok((None, None)),
     }
