@@ -133,7 +133,7 @@ fn last_alive(scenario: &Scenario) -> Option<Label> {
 }
 
 /// Every LBA that a scenario's operations touch.
-fn footprint(scenario: &Scenario) -> LbaSet {
+pub fn footprint(scenario: &Scenario) -> LbaSet {
     let mut touched = LbaSet::new();
     for step in &scenario.steps {
         step.op.each(&mut |op| op.touches().into_iter().for_each(|at| touched.insert(at)));
@@ -142,7 +142,7 @@ fn footprint(scenario: &Scenario) -> LbaSet {
 }
 
 /// The stretch that copies keep to: whatever else a volume holds is not copied by a case.
-fn stretch(touched: &LbaSet) -> LbaSet {
+pub fn stretch(touched: &LbaSet) -> LbaSet {
     let ends = touched.runs().first().zip(touched.runs().last());
     let stretch = ends.and_then(|(first, last)| Extent::between(first.start(), last.end()));
     stretch.map(LbaSet::from).unwrap_or_default()

@@ -4,11 +4,12 @@
 
 use super::hunt::Hunt;
 use super::{check_live, check_qemu};
-use crate::block::{BlockSize, CHUNK_LBAS, Capabilities, Extent, Lba, LbaSet, Policy, Role, RunId};
+use crate::block::{BlockSize, CHUNK_LBAS, Capabilities, Extent, Lba, Policy, Role, RunId};
 use crate::campaign::case::{CaseOutcome, record_case};
 use crate::campaign::check::{Campaign, Runner, Source, run_cases};
 use crate::campaign::covered::covered;
 use crate::campaign::finding::Investigator;
+use crate::campaign::live::{footprint, stretch};
 use crate::campaign::selftest::Planted;
 use crate::campaign::store::RunFolder;
 use crate::campaign::wired::{WiredError, Wires, over_the_wire};
@@ -440,18 +441,15 @@ pub(super) fn draw(profile: &Profile, name: CaseName, transport: Option<Transpor
 /// each copy are read after it. A new volume is read as a whole, one with a past where the case was.
 fn target_read_back(scenario: &Scenario) -> Option<Step> {
     let shape = scenario.header.volumes.get(&Role::Target)?;
-    let (mut copies, mut touched) = (false, LbaSet::new());
+    let mut copies = false;
     for step in &scenario.steps {
-        step.op.each(&mut |op| {
-            copies |= matches!(op, Op::Sync { .. } | Op::SyncChain { .. });
-            op.touches().into_iter().for_each(|at| touched.insert(at));
-        });
+        step.op.each(&mut |op| copies |= matches!(op, Op::Sync { .. } | Op::SyncChain { .. }));
     }
-    let (first, last) = touched.runs().first().zip(touched.runs().last()).filter(|_| copies)?;
     let at = match shape.fresh {
-        true => Extent::new(Lba::new(0), shape.len)?,
-        false => Extent::between(first.start(), last.end())?,
+        true => Extent::new(Lba::new(0), shape.len),
+        false => stretch(&footprint(scenario)).runs().first().copied(),
     };
+    let at = at.filter(|_| copies)?;
     let read = Op::Read { snap: None, at };
     Some(Op::On { volume: Role::Target, op: Box::new(read) }.into())
 }

@@ -244,8 +244,9 @@ impl Observer for Hunt<'_> {
             }
             return ControlFlow::Continue(());
         }
-        // Looking into it may take long: what is known now is said now.
-        if let Some(found) = failure.outcome.verdict.violation() {
+        // Where runs are dear, looking into it takes long: what is known now is said now.
+        let found = failure.outcome.verdict.violation();
+        if let Some(found) = found.filter(|_| self.patience.is_some()) {
             self.status.clear();
             self.context.ui.say(&format!("found in {case}, being shrunk: {found}"));
         }
