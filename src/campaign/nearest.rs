@@ -145,6 +145,8 @@ mod tests {
         let one = nearest(&missed(127, 1), &end, &some_witnesses()).expect("near");
         assert_eq!((one.name, one.others.len()), ("bit63-dropped", 0));
         assert_eq!(nearest(&missed(5, 1), &write(5), &some_witnesses()), None, "nor explained");
+        let elsewhere = nearest(&missed(5, 1), &write(63), &some_witnesses());
+        assert_eq!(elsewhere, None, "what they show is of another LBA");
     }
 
     #[test]
