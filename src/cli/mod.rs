@@ -5,6 +5,7 @@
 //! command itself ([`commands`]). Not covered: what the commands do; each has its file.
 
 pub mod args;
+pub mod campaign_args;
 pub mod commands;
 pub mod config;
 pub mod connect;
@@ -19,9 +20,10 @@ pub use exit::Exit;
 pub use failure::Failure;
 
 use args::OutputArgs;
-use clap::{Parser, Subcommand};
+use campaign_args::CampaignArgs;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use commands::{
-    audit, check, clean, diff, doctor, explore, list, replay, selftest, serve, suite, sync,
+    audit, check, clean, diff, doctor, drive, explore, list, replay, selftest, serve, suite, sync,
 };
 use std::ffi::OsString;
 use std::io::Write;
@@ -50,9 +52,9 @@ enum Command {
     /// The 20 fixed tests; without target flags on an embedded simulator.
     Suite(Box<args::SuiteArgs>),
     /// Random checking, bounded: ends with its first finding. Without target flags on a simulator.
-    Check(Box<check::CampaignArgs>),
+    Check(Box<CampaignArgs>),
     /// Random checking for hours: goes on after each finding.
-    Soak(Box<check::CampaignArgs>),
+    Soak(Box<CampaignArgs>),
     /// Run exactly the operations of a file, a folder or a named case once.
     Replay(replay::ReplayArgs),
     /// Make a scenario that shows a violation shorter.
@@ -134,13 +136,14 @@ fn run(mut args: Vec<OsString>) -> Exit {
     if folded {
         args.insert(1, "suite".into());
     }
-    let exit = match Cli::try_parse_from(&args) {
-        Ok(mut cli) => {
+    let exit = match Cli::try_parse_from(&args).map(|cli| with_earlier_flags(cli, &args)) {
+        Ok(Ok(mut cli)) => {
             if let Command::Suite(args) = &mut cli.command {
                 args.folded = folded;
             }
             execute(cli.command)
         }
+        Ok(Err(failure)) => finish(Err(failure), &mut Ui::plain(), &Stop::default()),
         Err(error) => {
             // Help and version are results, mistakes are not; clap knows which is which.
             let _ = error.print();
@@ -148,6 +151,29 @@ fn run(mut args: Vec<OsString>) -> Exit {
         }
     };
     if folded { exit.folded() } else { exit }
+}
+
+/// A run that goes on with an earlier one has that one's flags too. What a campaign's folder keeps of
+/// its command line is settled here.
+fn with_earlier_flags(mut cli: Cli, line: &[OsString]) -> Result<Cli, Failure> {
+    let (Command::Check(args) | Command::Soak(args)) = &mut cli.command else { return Ok(cli) };
+    let words = || line.iter().map(|word| word.to_string_lossy().into_owned());
+    let plain: Vec<String> = words().skip(1).collect();
+    let Some(full) = drive::resumed(args, &plain)? else {
+        args.arguments = commands::arguments(words());
+        return Ok(cli);
+    };
+    let full: Vec<String> = std::iter::once("lbaudit".to_owned()).chain(full).collect();
+    // Of a flag that was given then and now, the one that is given now counts.
+    let command = Cli::command().args_override_self(true);
+    let mut cli = command
+        .try_get_matches_from(&full)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| Failure::usage(format!("the flags of the earlier run: {error}")))?;
+    if let Command::Check(args) | Command::Soak(args) = &mut cli.command {
+        args.arguments = commands::arguments(full);
+    }
+    Ok(cli)
 }
 
 fn execute(command: Command) -> Exit {
@@ -239,7 +265,6 @@ fn finish(done: Result<Exit, Failure>, ui: &mut Ui, stop: &Stop) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn args(line: &str) -> Vec<OsString> {
         std::iter::once("lbaudit").chain(line.split_whitespace()).map(OsString::from).collect()

@@ -2,7 +2,8 @@
 //! region, every snapshot deleted at the end. Not covered: how a case runs there
 //! (`crate::campaign::live`).
 
-use super::check::{CampaignArgs, Dear, Ground, Job, Mode, drive, scenario_of};
+use super::check::{Dear, Ground, Job, Mode, scenario_of};
+use super::drive::drive;
 use super::suite::{clean_command, folder};
 use crate::array::{Array, BlockDevice, RealClock, Waiting};
 use crate::block::{BitmapOrder, BlockSize, Extent, Lba, LbaCount, Policy, Role, RunId};
@@ -10,6 +11,7 @@ use crate::campaign::clone_reader::{CloneReader, Device};
 use crate::campaign::journal::{Journal, Journalled, JournalledClones};
 use crate::campaign::live::{LiveBench, Region};
 use crate::campaign::replay::load;
+use crate::cli::campaign_args::CampaignArgs;
 use crate::cli::config::{ConfigError, Connection, Size, Volumes};
 use crate::cli::connect::{INSECURE, connect};
 use crate::cli::exit::Exit;

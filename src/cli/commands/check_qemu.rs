@@ -1,12 +1,14 @@
 //! `check` and `soak` on QEMU's own change tracker: which daemon, which profiles, what is dear.
 //! Not covered: how a case runs there (`crate::campaign::qemu_cases`).
 
-use super::check::{CampaignArgs, Dear, Ground, Job, Mode, drive};
+use super::check::{Dear, Ground, Job, Mode};
+use super::drive::drive;
 use crate::block::{BlockSize, LbaCount, Policy, RunId};
 use crate::campaign::case::CaseOutcome;
 use crate::campaign::qemu_cases::QemuBench;
 use crate::cli::Context;
 use crate::cli::args::Backend;
+use crate::cli::campaign_args::CampaignArgs;
 use crate::cli::config::ConfigError;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;

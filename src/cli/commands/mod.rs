@@ -8,12 +8,14 @@ mod check_qemu;
 pub mod clean;
 pub mod diff;
 pub mod doctor;
+pub mod drive;
 pub mod explore;
 mod faults;
 mod hunt;
 mod judge;
 pub mod list;
 mod matrix;
+mod process;
 pub mod replay;
 pub mod selftest;
 pub mod serve;
@@ -35,7 +37,7 @@ fn unknown_bug(name: &str) -> Failure {
 const SECRET: [&str; 2] = ["--jwt", "--jwt-command"];
 
 /// The command line without the program and without secrets, as run folders keep it.
-fn arguments(line: impl IntoIterator<Item = String>) -> Vec<String> {
+pub(super) fn arguments(line: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut hide = false;
     let mut kept = |word: String| match word.split_once('=') {
         _ if std::mem::take(&mut hide) => "***".to_owned(),
@@ -49,7 +51,7 @@ fn arguments(line: impl IntoIterator<Item = String>) -> Vec<String> {
 }
 
 /// The command line of this process, as [`arguments`] keeps it.
-fn own_arguments() -> Vec<String> {
+pub(super) fn own_arguments() -> Vec<String> {
     arguments(std::env::args_os().map(|word| word.to_string_lossy().into_owned()))
 }
 
