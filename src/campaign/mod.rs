@@ -34,7 +34,9 @@ pub mod live;
 pub mod nearest;
 pub mod oracle_table;
 pub mod part;
+pub mod patience;
 pub mod qemu_cases;
+pub mod quota;
 pub mod record;
 pub mod replay;
 pub mod restore;
@@ -46,6 +48,7 @@ pub mod selftest;
 pub mod selftest_matrix;
 pub mod stand_in;
 pub mod store;
+pub mod target_audit;
 #[cfg(test)]
 mod testing;
 pub mod utc;

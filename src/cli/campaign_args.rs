@@ -5,6 +5,7 @@ use super::args::{Backend, ConsentArgs, OrderArg, OutputArgs, TargetArgs};
 use super::config::{Seconds, Size};
 use crate::block::Policy;
 use clap::{Args, ValueEnum};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -78,6 +79,22 @@ pub struct CampaignArgs {
     /// How long one finding may be shrunk.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     pub shrink_time: Seconds,
+    /// Calls of the API a second at most.
+    #[arg(long, value_name = "N", help_heading = ON_AN_ARRAY)]
+    pub max_requests_per_s: Option<NonZeroU64>,
+    /// Bytes a second at most that are read from and written to the two devices.
+    #[arg(long, value_name = "SIZE", help_heading = ON_AN_ARRAY)]
+    pub max_bytes_per_s: Option<Size>,
+    /// Snapshots of this run that are alive at a time at most [default: as many as a case draws].
+    #[arg(long, value_name = "N", help_heading = ON_AN_ARRAY, value_parser = clap::value_parser!(u32).range(2..))]
+    pub max_live_snapshots: Option<u32>,
+    /// soak: read the whole region of the target every N cases, and hold it against what it was
+    /// [default: 100].
+    #[arg(long, value_name = "N", help_heading = ON_AN_ARRAY, value_parser = clap::value_parser!(u64).range(1..))]
+    pub audit_every: Option<u64>,
+    /// soak: how long to wait for an array that is unwell, with ever longer pauses [default: 1h].
+    #[arg(long, value_name = "TIME", help_heading = ON_AN_ARRAY)]
+    pub patience: Option<Seconds>,
     /// Run only the I-th of N parts of the campaign, counted from 0, or the part that Slurm or
     /// Kubernetes names (auto). All parts together are the campaign.
     #[arg(long, value_name = "I/N|auto", help_heading = LONG)]

@@ -20,6 +20,7 @@ use crate::cli::failure::Failure;
 use crate::cli::select::nearest_of;
 use crate::engine::Event;
 use crate::engine::{CaseName, Offers, PROFILES, Profile, Reach, generate};
+use crate::lightbits::LightbitsClient;
 use crate::oracle::{Checks, Reason};
 use crate::report::Again;
 use crate::scenario::{Op, Scenario, Step};
@@ -123,10 +124,14 @@ pub(super) struct Ground<'g> {
     /// What its cases can reach.
     pub(super) reach: Reach,
     pub(super) runner: &'g Runner<'g>,
+    /// What the campaign's own cases run on: the same, and what else belongs to a case there.
+    pub(super) cases: &'g Runner<'g>,
     /// The same, telling records.
     pub(super) recorder: &'g Runner<'g>,
     /// Cases that a thread takes at once.
     pub(super) batch: u64,
+    /// Whose calls are measured.
+    pub(super) api: Option<&'g LightbitsClient>,
     /// Set if its runs are dear.
     pub(super) dear: Option<Dear>,
 }
@@ -176,6 +181,11 @@ fn refuse_array_flags(args: &CampaignArgs) -> Result<(), Failure> {
         (args.scenario.is_some(), "--scenario"),
         (args.snapshot_timeout.is_some(), "--snapshot-timeout"),
         (args.bitmap_order != OrderArg::Auto, "--bitmap-order"),
+        (args.max_requests_per_s.is_some(), "--max-requests-per-s"),
+        (args.max_bytes_per_s.is_some(), "--max-bytes-per-s"),
+        (args.max_live_snapshots.is_some(), "--max-live-snapshots"),
+        (args.audit_every.is_some(), "--audit-every"),
+        (args.patience.is_some(), "--patience"),
     ];
     let given = given.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag));
     match args.consent.first_given().or(given) {
@@ -226,8 +236,10 @@ fn on_simulator(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Resul
         source: &source,
         reach,
         runner: &runner,
+        cases: &runner,
         recorder: &recorder,
         batch,
+        api: None,
         dear: None,
     };
     drive(&job, &ground, &folder, context)

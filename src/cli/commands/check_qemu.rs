@@ -89,8 +89,10 @@ pub(super) fn run(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Res
         source: &source,
         reach: job.reach(),
         runner: &runner,
+        cases: &runner,
         recorder: &recorder,
         batch: 1,
+        api: None,
         dear: Some(Dear { runs: SHRINK_RUNS, tries, patience: PATIENCE, again }),
     };
     drive(&job, &ground, &folder, context)

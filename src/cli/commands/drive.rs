@@ -68,7 +68,7 @@ pub(super) fn drive(
     let spent = Duration::try_from_secs_f64(before.seconds).unwrap_or_default();
     let campaign = Campaign {
         source: ground.source,
-        runner: ground.runner,
+        runner: ground.cases,
         shard: job.shard,
         cases: job.cases.unwrap_or(u64::MAX),
         time: job.time.map(|time| time.saturating_sub(spent)),
@@ -84,6 +84,7 @@ pub(super) fn drive(
     let so_far = before.so_far.clone();
     let mut hunt = Hunt::new(context, &investigator, (job.seed, limits), before, log);
     hunt.spell_folder(&args.output.run_dir);
+    hunt.api = ground.api;
     if let Some(dear) = &ground.dear {
         hunt = hunt.on_target(dear.patience, dear.again.clone());
     }
@@ -113,6 +114,7 @@ fn stream(job: &Job<'_>, ground: &Ground<'_>) -> Stream {
     add("transport", args.transport.map(|how| format!("{how:?}").to_lowercase()));
     add("region", args.region.map(|size| size.0.to_string()));
     add("region-at", args.region_at.map(|size| size.0.to_string()));
+    add("max-live-snapshots", args.max_live_snapshots.map(|most| most.to_string()));
     add("clones", args.clones.then(|| "yes".to_owned()));
     add("source-uuid", args.target.source_uuid.map(|uuid| uuid.to_string()));
     add("target-uuid", args.target.target_uuid.map(|uuid| uuid.to_string()));

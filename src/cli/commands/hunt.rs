@@ -2,6 +2,7 @@
 //! show how far they are, and sum up. Not covered: running the cases (`crate::campaign::check`).
 
 use super::process::{descriptors, rss_bytes, threads};
+use crate::array::Latencies;
 use crate::campaign::check::{Failure as Failed, Observer, SoFar, Totals};
 use crate::campaign::finding::{Finding, FindingRecord};
 use crate::campaign::investigate::Investigator;
@@ -14,6 +15,7 @@ use crate::cli::args::Form;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::engine::CaseName;
+use crate::lightbits::LightbitsClient;
 use crate::oracle::{Kind, Verdict};
 use crate::report::{
     Again, CampaignEnd, Reached, StatusDisplay, end_lines, finding_lines, rate, status_line,
@@ -62,6 +64,9 @@ pub(super) struct Hunt<'h> {
     kept: Checkpoint,
     next_checkpoint: Duration,
     log: RunLog,
+    /// Whose calls are measured, and what was measured when they were last looked at.
+    pub(super) api: Option<&'h LightbitsClient>,
+    api_before: Latencies,
     broken: Option<io::Error>,
 }
 
@@ -121,6 +126,8 @@ impl<'h> Hunt<'h> {
             kept: Checkpoint { exit_code: None, ..kept },
             next_checkpoint: Duration::ZERO,
             log,
+            api: None,
+            api_before: Latencies::default(),
             broken: None,
         }
     }
@@ -155,6 +162,23 @@ impl<'h> Hunt<'h> {
         }
     }
 
+    /// What a sample says of the API.
+    fn api_sample(&mut self) -> Sample {
+        let Some(api) = self.api else { return Sample::default() };
+        let now = api.latency().now();
+        let since = now.since(&self.api_before);
+        let ms = |share| since.quantile(share).map(|took| took.as_secs_f64() * 1e3);
+        let sample = Sample {
+            api_calls: Some(now.count()),
+            api_retries: Some(api.retries()),
+            api_p50_ms: ms(0.5),
+            api_p99_ms: ms(0.99),
+            ..Sample::default()
+        };
+        self.api_before = now;
+        sample
+    }
+
     fn sample(&mut self, totals: &Totals) {
         let elapsed = self.elapsed();
         let sample = Sample {
@@ -170,7 +194,7 @@ impl<'h> Hunt<'h> {
             rss_bytes: rss_bytes(),
             descriptors: descriptors(),
             threads: threads(),
-            ..Sample::default()
+            ..self.api_sample()
         };
         if let Err(error) = self.log.sample(elapsed, &sample) {
             self.broken.get_or_insert(error);
