@@ -31,6 +31,7 @@ pub mod inproc;
 pub mod investigate;
 pub mod journal;
 pub mod live;
+pub mod merge;
 pub mod nearest;
 pub mod oracle_table;
 pub mod part;

@@ -5,6 +5,7 @@ use super::args::{Backend, ConsentArgs, OrderArg, OutputArgs, TargetArgs};
 use super::config::{Seconds, Size};
 use crate::block::Policy;
 use clap::{Args, ValueEnum};
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -103,6 +104,17 @@ pub struct CampaignArgs {
     /// are taken over, but for --destroy and tokens; others that are given now replace them.
     #[arg(long, value_name = "RUN", help_heading = LONG)]
     pub resume: Option<String>,
+    /// Run this command for each finding, with the finding as JSON on its standard input. It is split
+    /// at white space and run without a shell.
+    #[arg(long, value_name = "CMD", help_heading = LONG)]
+    pub on_finding: Option<String>,
+    /// Keep the run's metrics in this file, for node_exporter's textfile collector.
+    #[arg(long, value_name = "FILE", help_heading = LONG)]
+    pub metrics_file: Option<PathBuf>,
+    /// Answer GET /metrics here (OpenMetrics), for example 127.0.0.1:9464. Anybody who can connect can
+    /// read them.
+    #[arg(long, value_name = "ADDR:PORT", help_heading = LONG)]
+    pub metrics_listen: Option<SocketAddr>,
     /// End when the run's folder has grown to this.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", help_heading = LONG)]
     pub max_disk: Size,

@@ -23,7 +23,8 @@ use args::OutputArgs;
 use campaign_args::CampaignArgs;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use commands::{
-    audit, check, clean, diff, doctor, drive, explore, list, replay, selftest, serve, suite, sync,
+    audit, check, clean, diff, doctor, drive, explore, list, replay, runs, selftest, serve, suite,
+    sync,
 };
 use std::ffi::OsString;
 use std::io::Write;
@@ -73,6 +74,8 @@ enum Command {
     Explore(args::ExploreArgs),
     /// Plant every bug and see which tests catch it.
     Selftest(selftest::SelftestArgs),
+    /// What earlier runs did: list, show, export, prune, trend, merge.
+    Runs(runs::RunsArgs),
     /// The simulated array.
     Sim {
         #[command(subcommand)]
@@ -205,6 +208,7 @@ fn execute(command: Command) -> Exit {
         Command::Selftest(args) => {
             with(&args.output, false, |context| selftest::run(args, context))
         }
+        Command::Runs(args) => with(args.output(), false, |context| runs::run(args, context)),
         Command::List(args) => with(&args.output, false, |context| list::list(args, context)),
         // These two have no output flags, and the server listens to signals itself.
         Command::Explain(args) => {

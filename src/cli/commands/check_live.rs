@@ -9,12 +9,14 @@ use crate::array::{Array, BlockDevice, Pace, PacedDevice, RealClock, Waiting};
 use crate::block::{BitmapOrder, BlockSize, Extent, Lba, LbaCount, Policy, Role, RunId};
 use crate::campaign::case::CaseOutcome;
 use crate::campaign::check::Runner;
+use crate::campaign::cleanup::{Runs, delete, leftovers_of_run};
 use crate::campaign::clone_reader::{CloneReader, Device};
 use crate::campaign::journal::{Journal, Journalled, JournalledClones};
 use crate::campaign::live::{LiveBench, Region};
 use crate::campaign::patience::Patience;
 use crate::campaign::quota::within_quota;
 use crate::campaign::replay::load;
+use crate::campaign::store::run_of_folder;
 use crate::campaign::target_audit::TargetAudit;
 use crate::cli::campaign_args::CampaignArgs;
 use crate::cli::config::{ConfigError, Connection, Size, Volumes};
@@ -24,6 +26,7 @@ use crate::cli::failure::Failure;
 use crate::cli::{Context, volumes};
 use crate::device::{Host, ReadOnlyDevice};
 use crate::engine::{CaseName, Event, Ledger, Profile, Recorded};
+use crate::lightbits::LightbitsClient;
 use crate::model::Model;
 use crate::oracle::{Reason, Verdict};
 use crate::report::Again;
@@ -34,9 +37,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::num::NonZeroU64;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Cases of `check` if neither cases nor time are given.
 const CASES: u64 = 50;
@@ -185,6 +189,9 @@ fn on_array(
         journal: &journal,
         region: Some(at),
     };
+    if let Some(earlier) = &args.resume {
+        sweep_earlier(Path::new(earlier), &client, (&clock, waiting), context);
+    }
     let mut notes = vec![
         format!(
             "{} as {}",
@@ -289,6 +296,32 @@ fn on_array(
     let exit = exit?;
     let exit = if armed.findings.is_empty() { exit } else { exit.or(Exit::Violation) };
     Ok(if left > 0 { exit.or(Exit::Nothing) } else { exit })
+}
+
+/// Deletes what the run that this one goes on with left: it was killed, or it would have done so.
+fn sweep_earlier(
+    folder: &Path,
+    client: &LightbitsClient,
+    (clock, waiting): (&RealClock, Waiting<'_>),
+    context: &mut Context,
+) {
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let (Some(run), Some(root)) = (run_of_folder(name), folder.parent()) else { return };
+    let runs = Runs { root, own: None, delete_unknown: false };
+    let found = leftovers_of_run(client, run, runs, SystemTime::now());
+    let said = match found {
+        Err(error) => format!("what the earlier run left was not looked for: {error}"),
+        Ok(found) if found.is_empty() => return,
+        Ok(found) => {
+            let left = delete(client, clock, waiting, runs, &found).len();
+            format!(
+                "deleted {} of {} snapshots that the earlier run left",
+                found.len() - left,
+                found.len()
+            )
+        }
+    };
+    context.ui.say(&said);
 }
 
 /// The outcome of a case of a soak, with what the whole target has to say.

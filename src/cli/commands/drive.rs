@@ -4,6 +4,7 @@
 
 use super::check::{Ground, Job, Mode};
 use super::hunt::{Hunt, Limits};
+use super::publish::Publisher;
 use crate::campaign::check::{Campaign, run_cases};
 use crate::campaign::covered::covered;
 use crate::campaign::investigate::Investigator;
@@ -50,7 +51,8 @@ pub(super) fn drive(
         }
         None => (Checkpoint::begin(stream), None),
     };
-    begin((job, ground), resumes.as_deref(), folder, context)?;
+    let begun = begin((job, ground), resumes.as_deref(), folder, context)?;
+    let publisher = Publisher::new(args, begun, folder.path())?;
     if resumes.is_some() {
         let (cases, seconds) = (before.so_far.totals.cases, before.seconds);
         context.ui.say(&format!("goes on after {cases} cases and {seconds:.0} s"));
@@ -82,7 +84,7 @@ pub(super) fn drive(
         disk_bytes: args.max_disk.0.get(),
     };
     let so_far = before.so_far.clone();
-    let mut hunt = Hunt::new(context, &investigator, (job.seed, limits), before, log);
+    let mut hunt = Hunt::new(context, &investigator, (job.seed, limits), before, (log, publisher));
     hunt.spell_folder(&args.output.run_dir);
     hunt.api = ground.api;
     if let Some(dear) = &ground.dear {
@@ -183,7 +185,7 @@ fn begin(
     resumes: Option<&Path>,
     folder: &RunFolder,
     context: &mut Context,
-) -> Result<(), Failure> {
+) -> Result<Started, Failure> {
     let header = header(job, ground);
     let resumes = resumes.and_then(Path::file_name).and_then(|name| name.to_str());
     let begun = Started {
@@ -215,7 +217,8 @@ fn begin(
     };
     let text = serde_json::to_string_pretty(&begun).map_err(|error| cannot(error.into()))?;
     let mut file = folder.create_file(RUN).map_err(cannot)?;
-    writeln!(file, "{text}").map_err(cannot)
+    writeln!(file, "{text}").map_err(cannot)?;
+    Ok(begun)
 }
 
 /// The command line of the run that this one goes on with, then the flags that were given now: later

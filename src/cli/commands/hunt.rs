@@ -2,6 +2,7 @@
 //! show how far they are, and sum up. Not covered: running the cases (`crate::campaign::check`).
 
 use super::process::{descriptors, rss_bytes, threads};
+use super::publish::Publisher;
 use crate::array::Latencies;
 use crate::campaign::check::{Failure as Failed, Observer, SoFar, Totals};
 use crate::campaign::finding::{Finding, FindingRecord};
@@ -14,6 +15,7 @@ use crate::cli::Context;
 use crate::cli::args::Form;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::ui::Versioned;
 use crate::engine::CaseName;
 use crate::lightbits::LightbitsClient;
 use crate::oracle::{Kind, Verdict};
@@ -64,6 +66,9 @@ pub(super) struct Hunt<'h> {
     kept: Checkpoint,
     next_checkpoint: Duration,
     log: RunLog,
+    publisher: Publisher,
+    /// Its last look at itself.
+    sampled: Sample,
     /// Whose calls are measured, and what was measured when they were last looked at.
     pub(super) api: Option<&'h LightbitsClient>,
     api_before: Latencies,
@@ -108,7 +113,7 @@ impl<'h> Hunt<'h> {
         investigator: &'h Investigator<'h>,
         (seed, limits): (u64, Limits),
         kept: Checkpoint,
-        log: RunLog,
+        (log, publisher): (RunLog, Publisher),
     ) -> Hunt<'h> {
         let before = Duration::try_from_secs_f64(kept.seconds).unwrap_or_default();
         Hunt {
@@ -126,6 +131,8 @@ impl<'h> Hunt<'h> {
             kept: Checkpoint { exit_code: None, ..kept },
             next_checkpoint: Duration::ZERO,
             log,
+            publisher,
+            sampled: Sample::default(),
             api: None,
             api_before: Latencies::default(),
             broken: None,
@@ -160,6 +167,17 @@ impl<'h> Hunt<'h> {
         if let Err(error) = self.kept.save(self.investigator.run) {
             self.broken.get_or_insert(error);
         }
+    }
+
+    /// How far it is, in one line.
+    fn status_line(&self, totals: &Totals) -> String {
+        let findings = self.kept.findings.len();
+        let rss_mib = rss_bytes().map(|bytes| bytes >> 20);
+        let mut line = status_line(self.elapsed(), self.limits.time, totals, findings, rss_mib);
+        if let (Some(p50), Some(p99)) = (self.sampled.api_p50_ms, self.sampled.api_p99_ms) {
+            line.push_str(&format!("  API p50 {p50:.1} ms p99 {p99:.1} ms"));
+        }
+        line
     }
 
     /// What a sample says of the API.
@@ -199,6 +217,15 @@ impl<'h> Hunt<'h> {
         if let Err(error) = self.log.sample(elapsed, &sample) {
             self.broken.get_or_insert(error);
         }
+        self.sampled = sample;
+    }
+
+    /// Tells others how far it is.
+    fn publish(&mut self) {
+        if let Err(error) = self.publisher.publish(&self.kept, &self.sampled) {
+            self.status.clear();
+            self.context.ui.say(&format!("metrics could not be written: {error}"));
+        }
     }
 
     /// For a target that may go away: gives up after `patience` cases in a row that cannot be
@@ -227,7 +254,7 @@ impl<'h> Hunt<'h> {
         self.status.clear();
         let (kind, operations) = (finding.violation.kind, finding.operations());
         let near = nearest(&finding.violation, &finding.scenario, &witnesses());
-        self.tell(&FindingEvent {
+        let event = FindingEvent {
             kind,
             operations_before: finding.operations_before,
             operations,
@@ -236,7 +263,11 @@ impl<'h> Hunt<'h> {
             case: &finding.case,
             sentence: &finding.violation.sentence,
             looks_like: near.as_ref().map(|near| near.name),
-        });
+        };
+        self.tell(&event);
+        if let Some(why) = self.publisher.found(&Versioned { v: 1, event: &event }) {
+            self.context.ui.say(&why);
+        }
         if self.context.ui.form == Form::Text {
             // On a target the command makes a run of its own, and `latest` is that one then.
             let folder = match self.patience {
@@ -293,6 +324,7 @@ impl<'h> Hunt<'h> {
         self.sample(&totals);
         self.kept.exit_code = Some(exit.code());
         self.checkpoint(&so_far);
+        self.publish();
         let kept = self.kept.findings.iter();
         let findings = kept.map(|known| (known.signature.kind, known.operations, known.cases));
         let end = CampaignEnd {
@@ -399,12 +431,16 @@ impl Observer for Hunt<'_> {
         }
         if elapsed >= self.next_checkpoint {
             self.checkpoint(so_far);
+            let line = self.status_line(&so_far.totals);
+            self.context.stop.tell_state(line);
         }
-        let (time, findings) = (self.limits.time, self.kept.findings.len());
-        self.status.show(elapsed, || {
-            let rss_mib = rss_bytes().map(|bytes| bytes >> 20);
-            status_line(elapsed, time, &so_far.totals, findings, rss_mib)
-        });
+        if self.publisher.is_due() {
+            self.publish();
+        }
+        if self.status.is_due(elapsed) {
+            let line = self.status_line(&so_far.totals);
+            self.status.show(elapsed, || line);
+        }
         // A run that cannot be kept is worth no further cases.
         if self.broken.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
