@@ -91,6 +91,20 @@ impl RunFolder {
     pub fn run(&self) -> RunId {
         self.run
     }
+    /// Takes the folder away again, before anything was kept in it, and points `latest` at another
+    /// one beside it.
+    ///
+    /// # Errors
+    /// When it cannot be removed, or the link not be made.
+    pub fn discard(&self, instead: &Path) -> io::Result<()> {
+        let Some(root) = self.path.parent() else { return Ok(()) };
+        if let Some(name) = instead.file_name().filter(|name| root.join(name).is_dir()) {
+            let link = root.join(format!(".latest-{}", self.run));
+            symlink(name, &link)?;
+            fs::rename(&link, root.join(LATEST))?;
+        }
+        fs::remove_dir_all(&self.path)
+    }
     /// Creates a file in the folder, readable by its owner only.
     ///
     /// # Errors

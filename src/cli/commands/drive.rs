@@ -39,7 +39,13 @@ pub(super) fn drive(
 ) -> Result<Exit, Failure> {
     let args = job.args;
     let stream = stream(job, ground);
-    let earlier = args.resume.as_deref().map(|run| earlier(args, run, &stream)).transpose()?;
+    let earlier = args.resume.as_deref().map(|run| earlier(args, run, &stream)).transpose();
+    let earlier = earlier.inspect_err(|_| {
+        // On an array the journal of this run's proofs is in it.
+        if let Some(run) = args.resume.as_deref().filter(|_| ground.dear.is_none()) {
+            drop(folder.discard(Path::new(run)));
+        }
+    })?;
     let cannot = |error: std::io::Error| {
         Failure::could_not(format!("cannot write {}: {error}", folder.path().display()))
     };
@@ -241,7 +247,10 @@ pub fn resumed(args: &CampaignArgs, now: &[String]) -> Result<Option<Vec<String>
     let mut line = without(&kept.arguments, &["--destroy", "--jwt", "--jwt-command", "--resume"]);
     line.extend(["--seed".to_owned(), kept.seed.to_string()]);
     line.extend(kept.shard.into_iter().flat_map(|shard| ["--shard".to_owned(), shard]));
-    // The first word is the command.
+    // The first word is the command: the one that is given now.
+    if let (Some(first), Some(now)) = (line.first_mut(), now.first()) {
+        first.clone_from(now);
+    }
     line.extend(without(now.get(1..).unwrap_or_default(), &["--resume"]));
     // `latest` is soon the run that goes on.
     line.extend(["--resume".to_owned(), path.to_string_lossy().into_owned()]);

@@ -164,6 +164,8 @@ impl<'h> Hunt<'h> {
         self.next_checkpoint = elapsed + CHECKPOINT_EVERY;
         self.kept.so_far.clone_from(so_far);
         self.kept.seconds = elapsed.as_secs_f64();
+        let line = self.status_line(&so_far.totals);
+        self.context.stop.tell_state(line);
         if let Err(error) = self.kept.save(self.investigator.run) {
             self.broken.get_or_insert(error);
         }
@@ -431,8 +433,6 @@ impl Observer for Hunt<'_> {
         }
         if elapsed >= self.next_checkpoint {
             self.checkpoint(so_far);
-            let line = self.status_line(&so_far.totals);
-            self.context.stop.tell_state(line);
         }
         if self.publisher.is_due() {
             self.publish();

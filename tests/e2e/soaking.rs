@@ -1,0 +1,249 @@
+//! Long runs from outside: killed and gone on with, in shards, on an array that is unwell, and what
+//! they tell others meanwhile.
+
+use crate::support::{Attach, Home, Server, loops_work, on_path, until};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn checkpoint(home: &Home, below: &str) -> Option<Value> {
+    let path = home.path().join(below).join("checkpoint.json");
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// What is the same for one campaign however it was run: cases, digest, and each finding.
+fn essence(home: &Home, below: &str) -> Value {
+    let kept = checkpoint(home, below).unwrap();
+    let totals = &kept["so_far"]["totals"];
+    assert_eq!(totals["unknown"], 0, "{kept}");
+    let mut findings = kept["findings"].clone();
+    for finding in findings.as_array_mut().unwrap() {
+        let folder = home.path().join(below).join(format!("finding-{}", finding["number"]));
+        let repro = fs::read_to_string(folder.join("repro.jsonl")).unwrap();
+        finding["repro"] = repro.into();
+    }
+    let coverage = fs::read(home.path().join(below).join("coverage.json")).unwrap();
+    let coverage: Value = serde_json::from_slice(&coverage).unwrap();
+    serde_json::json!([totals["cases"], totals["ops"], totals["digest"], findings, coverage])
+}
+
+fn soak<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+    [&["soak", "--seed", "9", "--plant", "bit63-dropped", "--progress", "none"], flags].concat()
+}
+
+#[test]
+fn a_soak_killed_five_times_ends_as_one_that_was_not() {
+    let home = Home::new();
+    let (cases, runs) = ("2500", "lbaudit-runs/latest");
+    home.run(&soak(&["--cases", cases, "--jobs", "1", "--run-dir", "whole"]), None).assert_code(1);
+    let mut run = home.start(&soak(&["--cases", cases, "--jobs", "2"]), None);
+    let mut done = 0;
+    for kill in 0..5 {
+        let more = until("more cases", PATIENCE, || {
+            let kept = checkpoint(&home, runs)?;
+            let cases = kept["so_far"]["totals"]["cases"].as_u64()?;
+            assert!(kept["exit_code"].is_null(), "it ended before it was killed: {kept}");
+            (cases > done).then_some(cases)
+        });
+        assert!(more >= done, "a case was forgotten");
+        done = more;
+        run.signal(Signal::KILL);
+        run.finish();
+        let jobs = if kill % 2 == 0 { "1" } else { "2" };
+        let resume = ["soak", "--resume", "latest", "--jobs", jobs, "--progress", "none"];
+        run = home.start(&resume, None);
+        // Until then `latest` is the run that was killed.
+        until("the next run's folder", PATIENCE, || {
+            (home.runs().len() == kill + 2 && checkpoint(&home, runs).is_some()).then_some(())
+        });
+    }
+    let run = run.finish();
+    run.assert_code(1);
+    assert!(run.stderr.contains("goes on after"), "{run}");
+    assert_eq!(essence(&home, runs), essence(&home, "whole/latest"), "{run}");
+    let listed = home.run(&["runs", "list", "--output", "jsonl"], None).json();
+    let states: Vec<&str> = listed.iter().filter_map(|line| line["state"].as_str()).collect();
+    // Runs of one second are listed in the order of their ids.
+    let (gone_on, others): (Vec<&str>, Vec<&str>) =
+        states.iter().partition(|state| state.starts_with("goes on as "));
+    assert_eq!((gone_on.len(), others), (5, vec!["ended"]), "{states:?}");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn shards_are_merged_to_what_one_host_does() {
+    let home = Home::new();
+    let cases = ["--cases", "900"];
+    home.run(&soak(&[&cases[..], &["--run-dir", "whole"]].concat()), None).assert_code(1);
+    for shard in ["0/3", "1/3", "2/3"] {
+        let folder = format!("host-{}", &shard[..1]);
+        let flags = [&cases[..], &["--shard", shard, "--run-dir", &folder]].concat();
+        home.run(&soak(&flags), None);
+    }
+    let merge = |hosts: &[&str]| home.run(&[&["runs", "merge"], hosts].concat(), None);
+    let merged = merge(&["host-0", "host-1", "host-2"]);
+    merged.assert_code(1);
+    let (one, other) = (essence(&home, "lbaudit-runs/latest"), essence(&home, "whole/latest"));
+    assert_eq!(one, other, "{merged}");
+    let lacking = merge(&["host-0", "host-2"]);
+    assert!(lacking.stderr.contains("shard 1/3 is missing"), "{lacking}");
+    let twice = merge(&["host-0", "whole"]);
+    twice.assert_code(2);
+    assert!(twice.stderr.contains("not of one campaign"), "{twice}");
+    let none = merge(&["tmp"]);
+    none.assert_code(2);
+    assert_eq!(home.runs().len(), 2, "what is refused makes no run");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn only_the_same_cases_are_gone_on_with() {
+    let home = Home::new();
+    let run = |flags: &[&str]| home.run(flags, None);
+    run(&["soak", "--cases", "64", "--seed", "1"]).assert_code(0);
+    for (flags, word) in [
+        (&["--plant", "bit63-dropped"][..], "plant is bit63-dropped here"),
+        (&["--seed", "2"], "seed is 2 here and 1 there"),
+        (&["--shard", "0/2"], "shard is 0/2 here"),
+        (&["--profile", "bounds"], "profile is bounds here"),
+    ] {
+        let refused = run(&[&["soak", "--resume", "latest"], flags].concat());
+        refused.assert_code(2);
+        assert!(refused.stderr.contains(word), "{word}: {refused}");
+        assert_eq!(home.runs().len(), 1, "what is refused leaves no run: {refused}");
+    }
+    let more = run(&["soak", "--resume", "latest", "--cases", "200", "--output", "jsonl"]);
+    more.assert_code(0);
+    assert_eq!(more.json().last().unwrap()["cases"], 200, "{more}");
+    run(&["check", "--resume", "latest"]).assert_code(2);
+    run(&["soak", "--resume", "nothing"]).assert_code(2);
+    run(&["soak", "--shard", "4/4"]).assert_code(2);
+    run(&["soak", "--shard", "auto"]).assert_code(2);
+}
+
+#[test]
+fn a_long_run_tells_others_how_far_it_is() {
+    let home = Home::new();
+    let found = home.path().join("found");
+    let command = format!("tee {}", found.display());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let listen = port.to_string();
+    let told = ["--metrics-file", "lbaudit.prom", "--metrics-listen", &listen];
+    let flags = [&["--duration", "300s", "--on-finding", &command], &told[..]].concat();
+    let mut run = home.start(&soak(&flags), Some("a.secret-token.x"));
+    let text = until("metrics with a finding", PATIENCE, || {
+        assert!(!run.has_ended());
+        let text = fs::read_to_string(home.path().join("lbaudit.prom")).ok()?;
+        text.contains("lbaudit_findings{kind=\"missed\"}").then_some(text)
+    });
+    assert!(text.contains("lbaudit_run_info{run=\""), "{text}");
+    let mut scraper = TcpStream::connect(port).unwrap();
+    scraper.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut scraped = String::new();
+    scraper.read_to_string(&mut scraped).unwrap();
+    assert!(scraped.contains("# TYPE lbaudit_cases counter\n"), "{scraped}");
+    assert!(scraped.ends_with("# EOF\n"), "{scraped}");
+    let finding: Value = serde_json::from_slice(&fs::read(&found).unwrap()).unwrap();
+    assert_eq!((&finding["event"], &finding["kind"]), (&"finding".into(), &"missed".into()));
+    run.signal(Signal::USR1);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!run.has_ended(), "SIGUSR1 ends nothing");
+    run.signal(Signal::INT);
+    let run = run.finish();
+    run.assert_code(130);
+    assert!(run.stderr.contains("cases ") && run.stderr.contains(" s ago)"), "{run}");
+    let kept = fs::read_to_string(home.path().join("lbaudit-runs/latest/metrics.prom")).unwrap();
+    assert!(kept.contains("lbaudit_exit_code 130"), "{kept}");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn old_runs_are_listed_packed_and_pruned_but_not_those_that_matter() {
+    let home = Home::new();
+    home.run(&["soak", "--cases", "64", "--seed", "1"], None).assert_code(0);
+    home.run(&soak(&["--cases", "300"]), None).assert_code(1);
+    let runs = home.runs();
+    let list = home.run(&["runs", "list"], None);
+    assert_eq!(list.stdout.lines().count(), 3, "{list}");
+    let show = home.run(&["runs", "show", "latest"], None);
+    assert!(show.stdout.contains("finding-1: missed (data loss)"), "{show}");
+    let trend = home.run(&["runs", "trend"], None);
+    assert!(trend.stdout.contains("over-report"), "{trend}");
+    if on_path("tar") {
+        home.run(&["runs", "export", "latest", "run.tgz"], None).assert_code(0);
+        home.run(&["runs", "export", "latest", "run.tgz"], None).assert_code(2);
+        assert!(fs::metadata(home.path().join("run.tgz")).unwrap().len() > 1000);
+    }
+    let young = home.run(&["runs", "prune", "--yes"], None);
+    assert!(young.stdout.contains("0 of 2 runs"), "{young}");
+    let asked = home.run(&["runs", "prune", "--keep", "0"], None);
+    assert!(asked.stdout.contains("may go") && asked.stdout.contains("stays"), "{asked}");
+    assert_eq!(home.runs(), runs, "nothing goes before it is said so");
+    home.run(&["runs", "prune", "--keep", "0", "--yes"], None).assert_code(0);
+    assert_eq!(home.runs(), runs[1..], "what found something stays");
+    home.run(&["runs", "prune", "--keep", "0", "--yes", "--findings"], None).assert_code(0);
+    assert_eq!(home.runs(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn an_array_that_is_unwell_is_waited_for_and_the_case_is_run_again() {
+    if !loops_work() {
+        return;
+    }
+    let home = Home::new();
+    // A 403 is not asked again by the client: the case cannot be judged.
+    let server = Server::start(&home, Attach::Loop, &["--fault", "status-403@diff:12"]);
+    let flags = ["--region", "16MiB", "--output", "jsonl", "--cases", "4", "--seed", "3"];
+    let slow = ["--audit-every", "2", "--max-live-snapshots", "3", "--max-requests-per-s", "500"];
+    let args = server.target().args(&["soak"], &[&flags[..], &slow].concat());
+    let run = home.run(&args, Some(&server.token));
+    run.assert_code(0);
+    let lines = run.json();
+    let last = lines.last().unwrap();
+    assert_eq!((&last["cases"], &last["unknown"]), (&4.into(), &0.into()), "{run}");
+    assert!(run.stderr.contains("the target is unwell, pausing 5 s"), "{run}");
+    assert!(run.stderr.contains("well again after 5 s"), "{run}");
+    assert_eq!(server.api().snapshot_names(), [""; 0], "{run}");
+    home.assert_no_file_holds(&server.token);
+    server.stop(Signal::TERM);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_soak_that_goes_on_on_an_array_deletes_what_the_killed_one_left_and_asks_for_consent_again() {
+    if !loops_work() {
+        return;
+    }
+    let home = Home::new();
+    let server = Server::start(&home, Attach::Loop, &[]);
+    let flags = ["--region", "16MiB", "--cases", "9999", "--seed", "3", "--progress", "none"];
+    let run = home.start(&server.target().args(&["soak"], &flags), Some(&server.token));
+    until("cases and snapshots", PATIENCE, || {
+        let kept = checkpoint(&home, "lbaudit-runs/latest")?;
+        let some = kept["so_far"]["totals"]["cases"].as_u64()? > 1;
+        (some && !server.api().snapshot_names().is_empty()).then_some(())
+    });
+    run.signal(Signal::KILL);
+    run.finish();
+    let left = server.api().snapshot_names().len();
+    let refused = home.run(&["soak", "--resume", "latest"], Some(&server.token));
+    refused.assert_code(2);
+    assert!(refused.stderr.contains("--destroy"), "{refused}");
+    let args = server.target().args(&["soak", "--resume", "latest"], &["--cases", "1"]);
+    let resumed = home.run(&args, Some(&server.token));
+    resumed.assert_code(0);
+    // One may have come or gone while the run was being killed.
+    assert!(
+        left == 0 || resumed.stderr.contains("snapshots that the earlier run left"),
+        "{resumed}"
+    );
+    assert_eq!(server.api().snapshot_names(), [""; 0], "{resumed}");
+    server.stop(Signal::TERM);
+    home.assert_nothing_left();
+}
