@@ -62,6 +62,17 @@ fn is_export(mount: &Mount, file: &Path) -> bool {
     mount.point == file && mount.source == "/dev/fuse"
 }
 
+/// Whether a file lies in a simulator's mount whose process runs, or is an export of a storage daemon.
+/// Only the table of mounts is looked at: a file system whose server stalls would hang whoever asks it.
+pub fn is_served(mounts: &[Mount], file: &Path, runs: impl Fn(u32) -> bool) -> bool {
+    let above = mounts.iter().filter(|mount| file.starts_with(&mount.point));
+    // Of several mounts on one point the last is on top.
+    let mount = above.max_by_key(|mount| mount.point.as_os_str().len());
+    mount.filter(|mount| is_fuse(mount)).is_some_and(|mount| {
+        is_export(mount, file) || sim_mount_pid(mount).is_some_and(|pid| runs(pid))
+    })
+}
+
 /// G1: a block device, or a file that a simulator or storage daemon serves for this very volume.
 ///
 /// `mount` is where a file lies; `server_runs` whether the process named by a simulator's mount is
@@ -277,7 +288,7 @@ pub fn g11_sectors(path: &Path, logical_bytes: u32, volume_sector_bytes: u32) ->
 pub enum Identity {
     /// Its wwid is the volume's UUID.
     Wwid,
-    /// A file behind it, or it itself as a served file, carries the volume's UUID in its name.
+    /// A served file, it itself or the one behind it, carries the volume's UUID in its name.
     BackingName,
     /// Nothing was found either way: the handshake alone decides.
     Undecided,
@@ -290,7 +301,7 @@ pub enum Identity {
 ///
 /// # Errors
 /// When the device says that it is something else. A device that says nothing passes as
-/// [`Identity::Undecided`].
+/// [`Identity::Undecided`]. Whether a name is to be believed is the caller's to know ([`is_served`]).
 pub fn g12_identity(
     path: &Path,
     wwid: Option<&str>,

@@ -207,6 +207,32 @@ fn g9_to_g11_compare_with_the_volume() {
 }
 
 #[test]
+fn a_file_is_served_by_the_topmost_mount_above_it_while_its_process_runs() {
+    let mount = |point: &str, fs_type: &str, source: &str| Mount {
+        dev: Dev { major: 0, minor: 9 },
+        point: point.into(),
+        fs_type: fs_type.to_owned(),
+        source: source.to_owned(),
+        options: String::new(),
+    };
+    let mounts = [
+        mount("/", "ext4", "/dev/sda1"),
+        mount("/sim", "fuse", "lbaudit-sim-7"),
+        mount("/sim/inner", "ext4", "/dev/sdb1"),
+        mount("/named", "ext4", "lbaudit-sim-7"),
+        mount("/export/vol", "fuse", "/dev/fuse"),
+        mount("/over", "fuse", "lbaudit-sim-7"),
+        mount("/over", "tmpfs", "tmpfs"),
+    ];
+    let served = |file: &str| is_served(&mounts, Path::new(file), |pid| pid == 7);
+    assert!(served("/sim/volume-0") && served("/export/vol"));
+    for file in ["/vol", "/simx/volume-0", "/sim/inner/f", "/named/f", "/export/vol2", "/over/f"] {
+        assert!(!served(file), "{file}");
+    }
+    assert!(!is_served(&mounts, Path::new("/sim/volume-0"), |_| false), "it is gone");
+}
+
+#[test]
 fn g12_believes_a_wwid_then_a_backing_name_then_nothing() {
     let path = Path::new("/dev/nvme0n1");
     let own = wwid_of_volume(VOLUME);

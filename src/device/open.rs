@@ -55,6 +55,9 @@ pub struct Candidate {
     node: Node,
     /// `None` for a served file.
     disk: Option<Disk>,
+    /// Whether the file behind a loop device is served by a simulator or a storage daemon that runs:
+    /// anybody can give a file any name, and an array's UUID is no secret.
+    backing_is_served: bool,
 }
 
 /// What reading a device shows without opening it for writing.
@@ -116,7 +119,14 @@ impl Candidate {
         let server = mount.as_ref().and_then(guards::sim_mount_pid);
         let server_runs = server.is_some_and(|pid| host.process_name(pid).is_some());
         guards::g1_kind(path, &resolved, &node, mount.as_ref(), server_runs, wanted.volume)?;
-        let mut candidate = Candidate { host: host.clone(), wanted, resolved, node, disk: None };
+        let mut candidate = Candidate {
+            host: host.clone(),
+            wanted,
+            resolved,
+            node,
+            disk: None,
+            backing_is_served: false,
+        };
         match node {
             Node::Block(_) => candidate.inspect_disk()?,
             _ => {
@@ -154,6 +164,10 @@ impl Candidate {
             guards::g5_no_twin(&disk.name, wwid, &heads)?;
         }
         guards::g6_not_in_use(path, &uses)?;
+        self.backing_is_served = disk.backing_file.as_deref().is_some_and(|file| {
+            let mounts = self.host.mounts().unwrap_or_default();
+            guards::is_served(&mounts, file, |pid| self.host.process_name(pid).is_some())
+        });
         self.disk = Some(disk);
         Ok(())
     }
@@ -199,13 +213,16 @@ impl Candidate {
     /// When the device says that it is another volume.
     pub fn identity(&self) -> Guarded<Identity> {
         let wanted = &self.wanted;
-        guards::g12_identity(
+        let said = guards::g12_identity(
             &wanted.path,
             self.wwid(),
             self.backing(),
             wanted.volume,
             wanted.counterpart,
-        )
+        )?;
+        // G1 has looked at who serves a file that is no device.
+        let believed = self.disk.is_none() || self.backing_is_served;
+        Ok(if said == Identity::BackingName && !believed { Identity::Undecided } else { said })
     }
 
     /// Looks at the device through a read-only, O_DIRECT open: G9 to G11 without the right to

@@ -381,9 +381,25 @@ fn doctor_sees_a_device_without_opening_it_for_writing() {
 }
 
 #[test]
-fn a_loop_device_is_known_by_the_name_of_the_file_behind_it() {
+fn a_loop_device_is_known_by_the_name_of_the_file_behind_it_only_if_that_file_is_served() {
     let Some(device) = LoopDevice::named(MIB, &SOURCE.to_string()) else { return };
     let host = Host::default();
+    // Somebody's backup, with the volume's UUID in its name.
+    let opened = open_volumes(&host, vec![wanted(device.path(), SOURCE)], &consent());
+    assert_eq!(opened.expect("it is free")[0].identity(), Identity::Undecided);
+    // The same with the file in a mount of a simulator that runs, as the tables say.
+    let folder = tempfile::tempdir().expect("a folder");
+    let (proc, pid) = (folder.path().join("proc"), std::process::id());
+    fs::create_dir_all(proc.join("self")).expect("folders");
+    for name in ["swaps", "locks"] {
+        symlink(Path::new("/proc").join(name), proc.join(name)).expect("a link");
+    }
+    fs::create_dir_all(proc.join(pid.to_string())).expect("folders");
+    fs::write(proc.join(format!("{pid}/comm")), "lbaudit\n").expect("a name");
+    let temporary = std::env::temp_dir().canonicalize().expect("a folder");
+    let line = format!("1 2 0:99 / {} rw - fuse lbaudit-sim-{pid} rw\n", temporary.display());
+    fs::write(proc.join("self/mountinfo"), line).expect("a table");
+    let host = Host { proc, ..Host::default() };
     let opened = open_volumes(&host, vec![wanted(device.path(), SOURCE)], &consent());
     let opened = opened.expect("it is free");
     assert_eq!(opened[0].identity(), Identity::BackingName);
