@@ -7,11 +7,11 @@
 //! Not covered: mounts and loop devices (they belong to the simulator).
 
 use super::journal;
-use super::store::{JOURNAL, RunState, run_folders, run_state};
+use super::store::{JOURNAL, RunState, is_own, run_folders, run_state};
 use super::utc;
 use crate::array::{ApiError, Array, Clock, SnapshotState, Waiting, delete_and_wait, wait_gone};
 use crate::block::{RunId, SnapshotName, SnapshotUuid, VolumeUuid};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
@@ -48,14 +48,28 @@ impl Runs<'_> {
         }
     }
 
+    /// The journal of a run, if it can be read and is that run's.
+    fn journal(&self, run: RunId) -> Option<(PathBuf, journal::Records)> {
+        let folders = run_folders(self.root).ok()?;
+        let (_, folder) = folders.into_iter().find(|(found, _)| *found == run)?;
+        let path = Some(folder).filter(|folder| is_own(folder))?.join(JOURNAL);
+        let records = journal::read(&path).ok().filter(|records| records.run == Some(run))?;
+        Some((path, records))
+    }
+
+    /// Whether the run's journal says that it made this clone and did not see it gone: that it was
+    /// about to, if it died before the array told which volume it is.
+    pub(super) fn made_clone(&self, name: SnapshotName, volume: VolumeUuid) -> bool {
+        self.journal(name.run()).is_some_and(|(_, records)| {
+            records.clones.get(&name).is_some_and(|made| made.is_none_or(|made| made == volume))
+        })
+    }
+
     /// Why the journal of the run that `leftover` is named after speaks against deleting it. A
     /// journal that is lost or damaged says nothing: then the name decides.
     fn denies(&self, leftover: &Leftover) -> Option<String> {
         let run = leftover.name.run();
-        let folders = run_folders(self.root).ok()?;
-        let (_, folder) = folders.into_iter().find(|(found, _)| *found == run)?;
-        let path = folder.join(JOURNAL);
-        let records = journal::read(&path).ok().filter(|records| records.run == Some(run))?;
+        let (path, records) = self.journal(run)?;
         let named = records.names(leftover.name, leftover.volume, leftover.snapshot);
         (!named).then(|| {
             format!(

@@ -1,8 +1,8 @@
 //! Clones that this tool left behind: finding them by name, and deleting exactly them.
 //!
-//! A clone carries a name of this tool, with the run in it, and the array shows that it was made of a
-//! snapshot; both are looked at again before the delete. Clones of a run that goes on stay. Not
-//! covered: snapshots (`super::cleanup`).
+//! A clone carries a name of this tool, with the run in it, the run's journal says that it was made, and
+//! the array shows that it was made of a snapshot. Clones of a run that goes on stay, and so do those
+//! whose journal is lost. Not covered: snapshots (`super::cleanup`).
 
 use super::cleanup::Runs;
 use super::store::RunState;
@@ -49,6 +49,14 @@ pub fn delete_leftover(
     // Asked now, not when it was listed: a run may have started since.
     if let Some(why) = runs.keeps(clone.name.run()) {
         return Err(why);
+    }
+    // A clone is a volume: its name alone is never enough.
+    if !runs.made_clone(clone.name, clone.volume) {
+        return Err(format!(
+            "no journal in {} says that run {} made it; look at it, and delete it by other means",
+            runs.root.display(),
+            clone.name.run()
+        ));
     }
     array
         .delete_clone(clone.volume, clone.name)

@@ -4,11 +4,13 @@ use crate::block::{BitmapOrder, ByteOffset, LbaCount, RunId};
 use crate::campaign::cleanup::Runs;
 use crate::campaign::clone_cleanup::{delete_leftover, leftover_clones};
 use crate::campaign::journal::{Journal, Journalled, read};
+use crate::campaign::store::{JOURNAL, RunFolder};
 use crate::lightbits::{ClientConfig, Fingerprint, LightbitsClient, Timeouts, TlsConfig, Token};
 use crate::sim::server::{RunningServer, ServerConfig, start};
 use crate::sim::{SimArray, SimConfig};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::time::UNIX_EPOCH;
 
 const LEN: u64 = 100;
 
@@ -142,6 +144,7 @@ fn a_clone_that_a_killed_run_left_is_listed_and_deleted_and_nothing_else_is() {
     // Somebody else's clone, and somebody else's volume with a name like ours.
     let theirs = world.array.clone_snapshot(taken.uuid, "nightly").expect("made");
     world.array.create_volume(&name(3).to_string(), LbaCount::new(9), None).expect("made");
+    let alike = world.array.clone_snapshot(taken.uuid, &name(4).to_string()).expect("made");
     let records = read(&path(&world.dir)).expect("a journal");
     assert_eq!(records.clones.get(&name(2)), Some(&Some(ours.uuid)));
 
@@ -149,14 +152,21 @@ fn a_clone_that_a_killed_run_left_is_listed_and_deleted_and_nothing_else_is() {
     let found = leftover_clones(&world.client, runs).expect("a list");
     assert_eq!(
         found.iter().map(|left| (left.volume, left.name)).collect::<Vec<_>>(),
-        [(ours.uuid, name(2))]
+        [(ours.uuid, name(2)), (alike, name(4))]
     );
     let unsure = Runs { delete_unknown: false, ..runs };
     let kept = delete_leftover(&world.client, unsure, &found[0]).expect_err("it may go on");
     assert!(kept.contains("may go on elsewhere"), "{kept}");
+    let lost = delete_leftover(&world.client, runs, &found[0]).expect_err("its name is not enough");
+    assert!(lost.contains("no journal"), "{lost}");
+    let folder = RunFolder::create(world.dir.path(), name(2).run(), UNIX_EPOCH).expect("a folder");
+    std::fs::copy(path(&world.dir), folder.path().join(JOURNAL)).expect("the journal");
+    drop(folder);
     delete_leftover(&world.client, runs, &found[0]).expect("deleted");
-    assert!(world.array.volume(ours.uuid).is_none() && world.array.volume(theirs).is_some());
-    assert_eq!(leftover_clones(&world.client, runs).expect("a list"), []);
+    let kept = delete_leftover(&world.client, runs, &found[1]).expect_err("not in the journal");
+    assert!(kept.contains("no journal"), "{kept}");
+    assert!(world.array.volume(ours.uuid).is_none());
+    assert!(world.array.volume(theirs).is_some() && world.array.volume(alike).is_some());
 }
 
 #[test]

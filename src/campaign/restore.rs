@@ -5,7 +5,7 @@
 //! else knows the old bytes.
 
 use super::journal::{self, JournalError, Saved, note_restored};
-use super::store::{JOURNAL, RunState, run_folders, run_state};
+use super::store::{JOURNAL, RunState, is_own, run_folders, run_state};
 use crate::array::VolumeInfo;
 use crate::block::{LbaCount, LbaSet, RunId, VolumeUuid};
 use crate::device::signature::Allowed;
@@ -52,7 +52,8 @@ pub struct PutBack {
 /// When the run folders cannot be listed.
 pub fn stamped_blocks(root: &Path, volumes: &[VolumeUuid]) -> io::Result<Found> {
     let mut found = Found::default();
-    for (run, folder) in run_folders(root)?.into_iter().rev() {
+    let folders = run_folders(root)?.into_iter().filter(|(_, folder)| is_own(folder));
+    for (run, folder) in folders.rev() {
         let path = folder.join(JOURNAL);
         match journal::read(&path) {
             Ok(records) => {

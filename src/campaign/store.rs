@@ -9,7 +9,7 @@ use crate::block::RunId;
 use rustix::fs::FlockOperation;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -230,6 +230,15 @@ pub fn bytes_in(folder: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
+/// Whether a run folder is believed: this user's or root's, and nobody else can write into it. Where
+/// others can, anybody could say by a folder that snapshots and blocks are this tool's.
+pub fn is_own(folder: &Path) -> bool {
+    fs::symlink_metadata(folder).is_ok_and(|it| {
+        let owner = [0, rustix::process::geteuid().as_raw()].contains(&it.uid());
+        it.is_dir() && owner && it.mode() & 0o022 == 0
+    })
+}
+
 /// Whether `run` still goes on, according to the run folders below `root`. When in doubt about a
 /// folder that is there, the run counts as alive.
 pub fn run_state(root: &Path, run: RunId) -> RunState {
@@ -240,13 +249,16 @@ pub fn run_state(root: &Path, run: RunId) -> RunState {
     let Some((_, folder)) = folders.into_iter().find(|(found, _)| *found == run) else {
         return RunState::Unknown;
     };
+    if !is_own(&folder) {
+        return RunState::Unknown;
+    }
     match File::open(folder.join(LOCK)) {
         Ok(lock) => match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) {
             Ok(()) => RunState::Ended,
             Err(_) => RunState::Alive,
         },
-        // Killed between the folder and the lock: it made nothing yet.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => RunState::Ended,
+        // Killed between the folder and the lock it made nothing; or somebody made that folder.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => RunState::Unknown,
         Err(_) => RunState::Alive,
     }
 }
@@ -332,8 +344,17 @@ mod tests {
         let lock = folder.path().join(LOCK);
         drop(folder);
         assert_eq!(run_state(root.path(), run), RunState::Ended);
+        let mode = |mode| {
+            let path = lock.parent().expect("a folder");
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+        };
+        for writable in [0o720, 0o702, 0o777] {
+            mode(writable);
+            assert_eq!(run_state(root.path(), run), RunState::Unknown, "{writable:o}");
+        }
+        mode(0o700);
         fs::remove_file(lock).expect("it was there");
-        assert_eq!(run_state(root.path(), run), RunState::Ended);
+        assert_eq!(run_state(root.path(), run), RunState::Unknown, "an empty folder says nothing");
         assert_eq!(run_state(Path::new("/nowhere"), run), RunState::Unknown);
     }
 }
