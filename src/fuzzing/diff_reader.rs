@@ -103,7 +103,9 @@ pub(super) fn read(body: &[u8], order: BitmapOrder, len: Option<u64>) -> Option<
     if fields.iter().any(|(key, _)| error.contains(&key.as_str())) {
         return None;
     }
-    let mut doubtful = unknown(&fields, &[&NEXT, &RANGES], &["next"])?;
+    let unfinished =
+        ["next", "marker", "trunc", "partial", "complete", "last", "success", "status"];
+    let mut doubtful = unknown(&fields, &[&NEXT, &RANGES], &unfinished)?;
     let (next, ranges) = (one(&fields, &NEXT)?, one(&fields, &RANGES)?);
     if doubtful && next.is_none() && ranges.is_none() {
         return None;
@@ -120,7 +122,15 @@ pub(super) fn read(body: &[u8], order: BitmapOrder, len: Option<u64>) -> Option<
     let mut chunks = Vec::new();
     for range in ranges {
         let Json::Object(fields) = range else { return None };
-        doubtful |= unknown(fields, &[&START, &END, &BITMAP], &["lba", "bit"])?;
+        let strange = unknown(fields, &[&START, &END, &BITMAP], &["lba", "bit"])?;
+        let whole = [&START[..], &END, &BITMAP]
+            .iter()
+            .all(|names| fields.iter().any(|(key, _)| names.contains(&key.as_str())));
+        // The stranger may be the one that is not there.
+        if strange && !whole {
+            return None;
+        }
+        doubtful |= strange;
         let start = number(one(fields, &START)?)?.unwrap_or(0);
         let end = number(one(fields, &END)?)?;
         for (start, bits) in range_chunks(start, end, one(fields, &BITMAP)?, order, len)? {

@@ -125,9 +125,11 @@ impl<'de> Deserialize<'de> for PageWire {
 }
 
 fn read_page<'de, A: MapAccess<'de>>(mut map: A) -> Result<PageWire, A::Error> {
-    const VITAL: [&str; 8] =
-        ["next", "range", "lba", "offset", "cursor", "token", "more", "continu"];
-    const OF_ERRORS: [&str; 4] = ["error", "errors", "message", "code"];
+    const VITAL: [&str; 20] = [
+        "next", "range", "lba", "offset", "cursor", "token", "more", "continu", "marker", "trunc",
+        "partial", "complete", "last", "final", "done", "end", "page", "result", "total", "count",
+    ];
+    const OF_ERRORS: [&str; 7] = ["error", "message", "code", "success", "status", "fail", "warn"];
     let mut next: Option<Option<U64>> = None;
     let mut ranges: Option<Option<Ranges>> = None;
     let mut unknown: Vec<String> = Vec::new();
@@ -143,9 +145,9 @@ fn read_page<'de, A: MapAccess<'de>>(mut map: A) -> Result<PageWire, A::Error> {
                      changes"
                 )));
             }
-            PageKey::Unknown(key) if OF_ERRORS.contains(&key.as_str()) => {
+            PageKey::Unknown(key) if looks_vital(&key, &OF_ERRORS) => {
                 return Err(A::Error::custom(format_args!(
-                    "an error body (field `{key}`) came with a success status"
+                    "field `{key}`: an error, or a page that is not whole, came with a success status"
                 )));
             }
             PageKey::Unknown(key) if unknown.contains(&key) || unknown.len() >= 16 => {
@@ -216,6 +218,7 @@ fn read_range<'de, A: MapAccess<'de>>(mut map: A) -> Result<RangeWire, A::Error>
     let mut start: Option<Option<U64>> = None;
     let mut end: Option<Option<U64>> = None;
     let mut bits: Option<Option<BitmapWire>> = None;
+    let mut unknown: Option<String> = None;
     while let Some(key) = map.next_key()? {
         match key {
             RangeKey::Start if start.is_none() => start = Some(map.next_value()?),
@@ -228,10 +231,17 @@ fn read_range<'de, A: MapAccess<'de>>(mut map: A) -> Result<RangeWire, A::Error>
             RangeKey::Unknown(key) if looks_vital(&key, &VITAL) => {
                 return Err(A::Error::custom(format_args!("unknown field `{key}` in a range")));
             }
-            RangeKey::Unknown(_) => {
+            RangeKey::Unknown(key) => {
                 map.next_value::<IgnoredAny>()?;
+                unknown.get_or_insert(key);
             }
         }
+    }
+    // A field that is not there is zero; one under another name would be read as zero too.
+    if let Some(key) = unknown.filter(|_| start.is_none() || end.is_none() || bits.is_none()) {
+        return Err(A::Error::custom(format_args!(
+            "unknown field `{key}` in a range that lacks one that is known"
+        )));
     }
     Ok(RangeWire {
         start: start.flatten().unwrap_or_default().0,

@@ -246,7 +246,7 @@ fn what_could_end_the_walk_or_empty_a_page_in_silence_is_refused() {
 fn harmless_unknown_fields_are_noted_and_escaped() {
     let page = page(r#"{"lbaRanges":[],"took\u001b":{"ms":[1,2]}}"#).unwrap();
     assert_eq!(page.notes, ["unknown field `took\\u{1b}` in the page"]);
-    let range = r#"{"lbaRanges":[{"dataBitMap":1,"weight":7}]}"#;
+    let range = r#"{"lbaRanges":[{"lbaStart":0,"lbaEnd":63,"dataBitMap":1,"weight":7}]}"#;
     assert_eq!(chunks(self::page(range)), [(0, 1)]);
 }
 

@@ -88,8 +88,15 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
+    /// Whether the call was carried out as asked: the statuses that the API has for it
+    /// (`lightbits-api.md`), and no other of the 2xx. 202 has only begun, 203 and 206 are somebody
+    /// else's or a part.
+    pub(super) fn is_success(&self, method: Method) -> bool {
+        match method {
+            Method::Get => self.status == 200,
+            Method::Post => matches!(self.status, 200 | 201),
+            Method::Delete => matches!(self.status, 200 | 202 | 204),
+        }
     }
     /// Busy or broken for the moment.
     pub(super) fn is_transient(&self) -> bool {
@@ -340,7 +347,9 @@ impl Http {
             tries: tries.done(),
         };
         match tried {
-            Ok(answer) if answer.is_success() => Ok(answer),
+            Ok(answer) if answer.is_success(call.method) => Ok(answer),
+            Ok(answer) if (200..300).contains(&answer.status) => Err(self
+                .malformed(call, &format!("status {}, which is no whole answer", answer.status))),
             Ok(answer) => Err(self.refusal(call, &answer, tries.done())),
             Err(Failure::Stopped) => Err(ApiError::Interrupted),
             Err(Failure::Tls(cause)) => Err(ApiError::Tls(self.redactor.redact(&cause))),
