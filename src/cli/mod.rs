@@ -11,6 +11,7 @@ pub mod connect;
 pub mod exit;
 pub mod failure;
 pub mod select;
+pub mod settings;
 pub mod stop;
 pub mod ui;
 pub mod volumes;
@@ -19,10 +20,13 @@ pub use exit::Exit;
 pub use failure::Failure;
 
 use args::OutputArgs;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use commands::{
     audit, check, clean, diff, doctor, explore, list, replay, selftest, serve, suite, sync,
 };
+use settings::Around;
+use settings::file::Places;
+use settings::flags::behind_settings;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -41,6 +45,8 @@ pub struct Context {
 #[derive(Parser, Debug)]
 #[command(name = "lbaudit", version, disable_help_subcommand = true)]
 struct Cli {
+    #[command(flatten)]
+    settings: settings::SettingsArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -117,13 +123,31 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
-/// Whether this is the original's form: flags without a subcommand.
+/// Whether this is the original's form: flags without a subcommand. Where settings come from may be
+/// said in front of one.
 fn is_original_form(args: &[OsString]) -> bool {
-    let first = args.get(1).and_then(|first| first.to_str());
-    first.is_some_and(|first| {
-        first.starts_with('-') && !matches!(first, "-h" | "--help" | "-V" | "--version")
-    })
+    let words: Vec<Option<&str>> = args.iter().map(|word| word.to_str()).collect();
+    match words.get(behind_settings(&words, 1)) {
+        Some(first) => first.is_some_and(|first| {
+            first.starts_with('-') && !matches!(first, "-h" | "--help" | "-V" | "--version")
+        }),
+        None => words.len() > 1,
+    }
 }
+
+/// The environment, and where a settings file may be found.
+fn around() -> Around {
+    let mut owners = vec![0, rustix::process::geteuid().as_raw()];
+    // Who became root by sudo is still who may write the file.
+    if owners.contains(&0) && owners[1] == 0 {
+        owners.extend(std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse::<u32>().ok()));
+    }
+    let files = SETTINGS_FILES.map(Into::into).to_vec();
+    Around { variables: std::env::vars_os().collect(), places: Places { files, owners } }
+}
+
+/// Where a settings file is looked for.
+const SETTINGS_FILES: [&str; 2] = ["lbaudit.toml", "/etc/lbaudit/lbaudit.toml"];
 
 fn run(mut args: Vec<OsString>) -> Exit {
     if args.len() < 2 {
@@ -134,8 +158,23 @@ fn run(mut args: Vec<OsString>) -> Exit {
     if folded {
         args.insert(1, "suite".into());
     }
-    let exit = match Cli::try_parse_from(&args) {
+    let completed = match settings::complete(args, &Cli::command(), &around()) {
+        Ok(completed) => completed,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "lbaudit: {error}");
+            return Exit::Usage;
+        }
+    };
+    let say = |line: String| {
+        let _ = writeln!(std::io::stderr(), "lbaudit: {line}");
+    };
+    completed.warnings.iter().cloned().for_each(say);
+    if !completed.words.iter().any(|word| *word == *"-q" || *word == *"--quiet") {
+        completed.from_file.iter().map(|place| format!("taken from {place}")).for_each(say);
+    }
+    let exit = match Cli::try_parse_from(&completed.words) {
         Ok(mut cli) => {
+            commands::remember(&completed.words);
             if let Command::Suite(args) = &mut cli.command {
                 args.folded = folded;
             }
@@ -147,6 +186,14 @@ fn run(mut args: Vec<OsString>) -> Exit {
             if error.use_stderr() { Exit::Usage } else { Exit::Passed }
         }
     };
+    // A flag that a message names need not be one that the user typed.
+    if exit == Exit::Usage {
+        completed
+            .from_environment
+            .map(|place| format!("taken from {place}"))
+            .into_iter()
+            .for_each(say);
+    }
     if folded { exit.folded() } else { exit }
 }
 
@@ -239,7 +286,6 @@ fn finish(done: Result<Exit, Failure>, ui: &mut Ui, stop: &Stop) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn args(line: &str) -> Vec<OsString> {
         std::iter::once("lbaudit").chain(line.split_whitespace()).map(OsString::from).collect()
@@ -254,7 +300,19 @@ mod tests {
     fn flags_without_a_subcommand_are_the_originals_form() {
         assert!(is_original_form(&args("--endpoint https://a")));
         assert!(is_original_form(&args("--test 12")));
-        for line in ["", "suite --test 12", "--help", "-h", "--version", "-V", "list bugs"] {
+        assert!(is_original_form(&args("--config f --test 12")));
+        assert!(is_original_form(&args("--config=f")));
+        for line in [
+            "--config f check",
+            "--config-profile p --config=f --help",
+            "",
+            "suite --test 12",
+            "--help",
+            "-h",
+            "--version",
+            "-V",
+            "list bugs",
+        ] {
             assert!(!is_original_form(&args(line)), "{line}");
         }
     }

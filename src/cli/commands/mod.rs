@@ -22,6 +22,8 @@ pub mod sync;
 
 use super::failure::Failure;
 use super::select::nearest_of;
+use std::ffi::OsString;
+use std::sync::OnceLock;
 
 /// Nothing is called so.
 fn unknown_bug(name: &str) -> Failure {
@@ -48,9 +50,18 @@ fn arguments(line: impl IntoIterator<Item = String>) -> Vec<String> {
     line.into_iter().skip(1).map(&mut kept).collect()
 }
 
-/// The command line of this process, as [`arguments`] keeps it.
+/// The command line of this process, completed from file and environment.
+static LINE: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// Remembers the command line that is carried out, which may say more than was typed.
+pub fn remember(line: &[OsString]) {
+    LINE.get_or_init(|| line.to_vec());
+}
+
+/// The command line that is carried out, as [`arguments`] keeps it.
 fn own_arguments() -> Vec<String> {
-    arguments(std::env::args_os().map(|word| word.to_string_lossy().into_owned()))
+    let line = LINE.get_or_init(|| std::env::args_os().collect());
+    arguments(line.iter().map(|word| word.to_string_lossy().into_owned()))
 }
 
 #[cfg(test)]
