@@ -22,7 +22,8 @@ pub use failure::Failure;
 use args::OutputArgs;
 use clap::{CommandFactory, Parser, Subcommand};
 use commands::{
-    audit, check, clean, diff, doctor, explore, list, replay, selftest, serve, suite, sync,
+    audit, check, clean, completions, diff, doctor, explain, explore, list, man, replay, selftest,
+    serve, suite, sync,
 };
 use settings::Around;
 use settings::file::Places;
@@ -82,10 +83,14 @@ enum Command {
         #[command(subcommand)]
         command: SimCommand,
     },
-    /// List tests, bugs, faults, ops, checks or profiles.
+    /// List tests, bugs, faults, ops, checks, guards or profiles.
     List(list::ListArgs),
-    /// What a test, a planted bug, a kind of violation or a profile means.
-    Explain(list::ExplainArgs),
+    /// What a name means that `list` prints, and why it matters.
+    Explain(explain::ExplainArgs),
+    /// The completions of a shell, on standard output.
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages into a folder.
+    Man(man::ManArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -227,10 +232,20 @@ fn execute(command: Command) -> Exit {
             with(&args.output, false, |context| selftest::run(args, context))
         }
         Command::List(args) => with(&args.output, false, |context| list::list(args, context)),
-        // These two have no output flags, and the server listens to signals itself.
+        // These have no output flags, and the server listens to signals itself.
         Command::Explain(args) => {
             let mut context = plain();
-            let done = list::explain(args, &mut context);
+            let done = explain::explain(args, &mut context);
+            finish(done, &mut context.ui, &Stop::default())
+        }
+        Command::Completions(args) => {
+            let mut context = plain();
+            let done = completions::run(args, &mut Cli::command(), &mut context);
+            finish(done, &mut context.ui, &Stop::default())
+        }
+        Command::Man(args) => {
+            let mut context = plain();
+            let done = man::run(args, &Cli::command(), &mut context);
             finish(done, &mut context.ui, &Stop::default())
         }
         Command::Sim { command: SimCommand::Serve(args) } => {

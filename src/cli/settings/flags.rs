@@ -30,6 +30,8 @@ pub struct Flag {
     pub spellings: Vec<String>,
     /// Whether it takes a value.
     pub takes_value: bool,
+    /// Whether help leaves it out.
+    pub hidden: bool,
     /// Whether it may be given several times.
     pub repeats: bool,
     /// Long names of the flags that it excludes.
@@ -82,6 +84,7 @@ pub fn flags_of(command: &clap::Command) -> Vec<Flag> {
         flags.push(Flag {
             spellings,
             takes_value: arg.get_action().takes_values(),
+            hidden: arg.is_hide_set(),
             repeats: matches!(arg.get_action(), clap::ArgAction::Append),
             rivals,
             name,
