@@ -299,6 +299,9 @@ fn finish(done: Result<Exit, Failure>, ui: &mut Ui, stop: &Stop) -> Exit {
 }
 
 #[cfg(test)]
+mod deploy_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
