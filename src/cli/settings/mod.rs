@@ -7,11 +7,14 @@
 //! the token itself are refused. Not covered: what values mean; reading the environment, which
 //! [`crate::cli`] does.
 
+pub mod error;
 pub mod file;
 pub mod flags;
 
 use super::select::nearest_of;
 use clap::Args;
+pub use error::SettingsError;
+use error::meant;
 use file::{Places, Table, Value};
 use flags::{CONSENT, Flag, Named, SECRET};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,93 +31,6 @@ pub struct SettingsArgs {
     /// Take its [profile.NAME] too, before [default].
     #[arg(long, value_name = "NAME", global = true)]
     pub config_profile: Option<String>,
-}
-
-/// Settings that cannot be taken; always exit 2.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SettingsError {
-    /// The file cannot be read.
-    #[error("{} cannot be read: {why}", path.display())]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
-    /// The file was found, not named, and belongs to somebody else.
-    #[error(
-        "{} belongs to user {owner}, and settings may name programs to start: if you trust it, \
-         name it by --config; without it: --config /dev/null",
-        path.display()
-    )]
-    Stranger {
-        /// Which.
-        path: PathBuf,
-        /// Whose.
-        owner: u32,
-    },
-    /// The file was found, not named, and anybody can write to it.
-    #[error(
-        "anybody can write to {}, and settings may name programs to start: chmod o-w it, or name \
-         it by --config",
-        .0.display()
-    )]
-    OpenToAll(PathBuf),
-    /// The file is no such file.
-    #[error("{}: {why}", path.display())]
-    Malformed {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
-    /// A profile that the file does not have.
-    #[error("there is no [profile.{name}] in {}{}", path.display(), meant(near.as_deref()))]
-    NoProfile {
-        /// What was asked for.
-        name: String,
-        /// Where.
-        path: PathBuf,
-        /// The profile of the nearest name, if any is near.
-        near: Option<String>,
-    },
-    /// A profile, and no file that could have it.
-    #[error("profile `{0}` was asked for, but there is no lbaudit.toml here or in /etc/lbaudit")]
-    NoFile(String),
-    /// Consent where none can be given.
-    #[error(
-        "{place}: consent is not taken from a file or the environment; give --{flag} on the command \
-         line each time"
-    )]
-    Consent {
-        /// The flag.
-        flag: String,
-        /// Where it stood.
-        place: String,
-    },
-    /// The token.
-    #[error(
-        "{place}: the token does not belong there; give jwt-file or jwt-command, or set LIGHTBITS_JWT"
-    )]
-    Secret {
-        /// Where it stood.
-        place: String,
-    },
-    /// A value that its flag cannot have.
-    #[error("{place}: --{flag} takes {wants}")]
-    Value {
-        /// The flag.
-        flag: String,
-        /// Where it stood.
-        place: String,
-        /// What it takes.
-        wants: &'static str,
-    },
-}
-
-/// The end of a message about a name that is not there.
-fn meant(near: Option<&str>) -> String {
-    near.map(|near| format!(", did you mean `{near}`")).unwrap_or_default()
 }
 
 /// What the process is surrounded by.
@@ -154,7 +70,8 @@ pub fn complete(
     root: &clap::Command,
     around: &Around,
 ) -> Result<Completed, SettingsError> {
-    let known: Vec<Option<&str>> = words.iter().map(|word| word.to_str()).collect();
+    let lossy: Vec<_> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let known: Vec<Option<&str>> = lossy.iter().map(|word| Some(word.as_str())).collect();
     // What is not understood is left to the parser's own message, and help is always given.
     let (Some(named), false) = (flags::named(root, &known), asks_for_help(&known)) else {
         return Ok(Completed { words, ..Completed::default() });
