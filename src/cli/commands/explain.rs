@@ -93,13 +93,49 @@ fn of_kind(name: &str) -> Option<Vec<String>> {
     let bugs = bugs();
     let examples = bugs.iter().filter(|bug| bug.kinds.contains(&kind.name())).map(|bug| bug.name);
     let examples: Vec<&str> = examples.take(3).collect();
-    let mut lines =
-        vec![format!("violation {}", kind.name()), format!("what it means: {}", kind.meaning())];
+    let mut lines = vec![
+        format!("violation {}", kind.name()),
+        at_length(kind).to_owned(),
+        format!("what it means: {}", kind.meaning()),
+    ];
     if let Some(first) = examples.first() {
         lines.push(format!("planted bugs that show as it: {}", examples.join(", ")));
         lines.push(format!("see one: lbaudit check --plant {first}"));
     }
     Some(lines)
+}
+
+/// What has happened when this kind is reported.
+const fn at_length(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Missed => {
+            "an LBA changed and the diff does not report it: every backup made from it lacks the \
+             change, and nobody notices before a restore"
+        }
+        Kind::Content => {
+            "what was read or copied is not what was written: stale, zero, torn, or of another place"
+        }
+        Kind::Disturbed => "an operation or a copy changed LBAs that it had nothing to do with",
+        Kind::Refusal => {
+            "a question without an answer (a deleted base, another volume) got one, or one that has \
+             an answer was refused"
+        }
+        Kind::Malformed => {
+            "the answer breaks its own form: ranges doubled, out of order or outside of the volume, \
+             pages that do not join"
+        }
+        Kind::Leaked => {
+            "LBAs are reported that nothing changed; how many may be is --policy, and what is too \
+             much costs time, not data"
+        }
+        Kind::Nondeterministic => {
+            "the same question got different answers although nothing was written between them"
+        }
+        Kind::Liveness => {
+            "a snapshot did not become Available, or a deleted one did not go, in the time it had"
+        }
+        Kind::Figure => "a speed, a time or a count is out of its bounds; no data is at stake",
+    }
 }
 
 fn of_guard(name: &str) -> Option<Vec<String>> {
