@@ -28,7 +28,7 @@ pub struct SettingsArgs {
     /// Settings file; /dev/null for none [default: ./lbaudit.toml, /etc/lbaudit/lbaudit.toml].
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// Take its [profile.NAME] too, before [default].
+    /// Profile of that file: its table profile.NAME counts before the table default.
     #[arg(long, value_name = "NAME", global = true)]
     pub config_profile: Option<String>,
 }
