@@ -76,11 +76,14 @@ pub fn complete(
     let (Some(named), false) = (flags::named(root, &known), asks_for_help(&known)) else {
         return Ok(Completed { words, ..Completed::default() });
     };
-    let flags = flags::flags_of(named.command);
+    let mut flags = flags::flags_of(named.command);
+    let own = own_words(&known);
+    if own.iter().any(|word| *word == RESUME || word.starts_with(&format!("{RESUME}="))) {
+        flags.retain(|flag| WITH_RESUME.contains(&flag.name.as_str()));
+    }
     if flags.is_empty() {
         return Ok(Completed { words, ..Completed::default() });
     }
-    let own = own_words(&known);
     let given: BTreeSet<&str> = flags
         .iter()
         .filter(|flag| own.iter().any(|word| flag.is_spelt(word)))
@@ -105,6 +108,12 @@ pub fn complete(
     words.splice(behind..behind, tokens);
     Ok(Completed { words, warnings, from_file: origins, from_environment })
 }
+
+/// Who goes on with an earlier run has that run's flags, whatever the settings say by now.
+const RESUME: &str = "--resume";
+/// But where that run is, what it may not keep, and how this one looks.
+const WITH_RESUME: [&str; 7] =
+    ["run-dir", "jwt-file", "jwt-command", "output", "color", "progress", "quiet"];
 
 /// Where variables come from.
 const ENVIRONMENT: &str = "the environment";

@@ -192,6 +192,15 @@ fn a_strangers_file_is_not_taken_just_because_it_lies_there() {
 }
 
 #[test]
+fn a_run_that_goes_on_keeps_its_own_flags() {
+    let home = Home::new(Some(LAB)).with("LBAUDIT_CASES", "5");
+    for line in ["soak --resume latest", "soak --resume=latest"] {
+        let words = home.words(line);
+        assert!(words.starts_with("soak --run-dir=/var/runs --resume"), "{words}");
+    }
+}
+
+#[test]
 fn help_is_given_whatever_the_file_says_and_commands_without_flags_do_not_read_it() {
     let home = Home::new(Some("["));
     assert_eq!(home.words("suite --help"), "suite --help");
