@@ -117,7 +117,7 @@ fn no_group_hides_a_layer() {
 #[test]
 fn only_these_files_write_to_devices_and_take_snapshots() {
     let adapters = ["device", "lightbits", "qemu", "sim"];
-    let writers = ["engine/transfer.rs", "sync/copy.rs", "sync/write_log.rs"];
+    let writers = ["array/pace.rs", "engine/transfer.rs", "sync/copy.rs", "sync/write_log.rs"];
     let takers = [
         "engine/interp.rs",
         "engine/together.rs",

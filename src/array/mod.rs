@@ -10,6 +10,8 @@ mod clones;
 mod error;
 mod escape;
 mod facade;
+mod latency;
+mod pace;
 mod port;
 mod read_only;
 
@@ -18,6 +20,8 @@ pub use clones::Clones;
 pub use error::{ApiError, DeviceError, Reply};
 pub use escape::escape_text;
 pub use facade::{Waiting, delete_and_wait, wait_available, wait_gone};
+pub use latency::{Latencies, Latency};
+pub use pace::{Pace, PacedDevice};
 pub use port::{
     Array, BlockDevice, Clock, RealClock, SnapshotInfo, SnapshotState, VirtualClock, VolumeInfo,
 };

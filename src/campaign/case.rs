@@ -26,6 +26,9 @@ pub struct CaseOutcome {
     pub diffs: u64,
     /// Pages of all diffs and syncs.
     pub pages: u64,
+    /// LBAs that diffs reported of which the model knows what they had to report, and LBAs that they
+    /// had to report.
+    pub reported_lbas: (u64, u64),
     /// Snapshots that were taken.
     pub taken: u64,
     /// Snapshots that were deleted.
@@ -42,7 +45,8 @@ impl CaseOutcome {
         let verdict = Verdict::Unknown(reason);
         let digest = CaseDigest::default().finish(&verdict);
         let (ops, diffs, pages, taken, deleted) = (0, 0, 0, 0, 0);
-        CaseOutcome { verdict, ops, diffs, pages, taken, deleted, failed_at: None, digest }
+        let (reported_lbas, failed_at) = ((0, 0), None);
+        CaseOutcome { verdict, ops, diffs, pages, reported_lbas, taken, deleted, failed_at, digest }
     }
     /// The kind of its gravest violation.
     pub fn kind(&self) -> Option<Kind> {
@@ -93,7 +97,7 @@ pub fn run_on(
     on_event: &mut dyn FnMut(Event),
 ) -> CaseOutcome {
     let (mut ops, mut diffs, mut pages, mut taken, mut deleted) = (0u64, 0, 0, 0, 0);
-    let (mut at, mut failed_at) = (0, None);
+    let (mut at, mut failed_at, mut reported_lbas) = (0, None, (0u64, 0u64));
     let (mut digest, mut cuts) = (CaseDigest::default(), Cuts::default());
     let verdict = run(scenario, model, sut, &mut |event| {
         match &event {
@@ -102,7 +106,13 @@ pub fn run_on(
                 at = *index;
             }
             Event::Skipped { .. } => ops = ops.saturating_sub(1),
-            Event::Diffed { .. } => diffs += 1,
+            Event::Diffed { lbas, must, .. } => {
+                diffs += 1;
+                if let Some(must) = must {
+                    reported_lbas.0 += lbas.get();
+                    reported_lbas.1 += must.get();
+                }
+            }
             Event::Page { .. } => pages += 1,
             Event::Taken { .. } => taken += 1,
             Event::Deleted { .. } => deleted += 1,
@@ -115,7 +125,7 @@ pub fn run_on(
     });
     let digest = digest.finish(&verdict);
     let verdict = cuts.explain(verdict);
-    CaseOutcome { verdict, ops, diffs, pages, taken, deleted, failed_at, digest }
+    CaseOutcome { verdict, ops, diffs, pages, reported_lbas, taken, deleted, failed_at, digest }
 }
 
 #[cfg(test)]

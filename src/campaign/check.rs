@@ -2,18 +2,21 @@
 //!
 //! Threads take runs of case indices from one counter; what they did is put back in order before
 //! anybody sees it. So totals, digest and findings of a campaign that ends by cases or by failures
-//! are the same for any number of threads. Not covered: what a case is (`source`), what it runs on
-//! (`runner`), what is done about a failure (`super::finding`).
+//! are the same for any number of threads. Cases that an earlier run did are left out. Not covered:
+//! what a case is (`source`), what it runs on (`runner`), what is done about a failure
+//! (`super::finding`).
 
 use super::case::CaseOutcome;
 use super::digest::RunDigest;
+use super::part::{Places, Shard};
 use crate::engine::Event;
 use crate::oracle::{Reason, Verdict};
 use crate::scenario::Scenario;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -33,9 +36,9 @@ pub struct Campaign<'c> {
     pub source: &'c Source<'c>,
     /// What they run on.
     pub runner: &'c Runner<'c>,
-    /// Index of the first case.
-    pub first: u64,
-    /// How many cases at most.
+    /// Which of them are this run's.
+    pub shard: Shard,
+    /// How many cases the whole campaign has at most, all shards together.
     pub cases: u64,
     /// How long at most.
     pub time: Option<Duration>,
@@ -47,8 +50,19 @@ pub struct Campaign<'c> {
     pub stop: &'c AtomicBool,
 }
 
-/// What has been done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// What has been done, and which cases it was.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SoFar {
+    /// Sums over these cases.
+    pub totals: Totals,
+    /// The places of these cases in the shard.
+    pub done: Places,
+}
+
+/// Sums over cases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Totals {
     /// Cases.
     pub cases: u64,
@@ -58,6 +72,10 @@ pub struct Totals {
     pub diffs: u64,
     /// Pages of diffs and syncs.
     pub pages: u64,
+    /// LBAs that diffs reported of which the model knows what they had to report.
+    pub reported_lbas: u64,
+    /// LBAs that these diffs had to report.
+    pub must_lbas: u64,
     /// Snapshots that were taken.
     pub taken: u64,
     /// Snapshots that were deleted.
@@ -77,11 +95,14 @@ pub struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, other: &Totals) {
+    /// Adds other cases.
+    pub fn add(&mut self, other: &Totals) {
         self.cases += other.cases;
         self.ops += other.ops;
         self.diffs += other.diffs;
         self.pages += other.pages;
+        self.reported_lbas += other.reported_lbas;
+        self.must_lbas += other.must_lbas;
         self.taken += other.taken;
         self.deleted += other.deleted;
         self.failures += other.failures;
@@ -97,6 +118,8 @@ impl Totals {
         self.ops += outcome.ops;
         self.diffs += outcome.diffs;
         self.pages += outcome.pages;
+        self.reported_lbas += outcome.reported_lbas.0;
+        self.must_lbas += outcome.reported_lbas.1;
         self.taken += outcome.taken;
         self.deleted += outcome.deleted;
         self.digest.add(case, outcome.digest);
@@ -111,6 +134,14 @@ impl Totals {
         }
     }
 
+    /// LBAs reported for each that had to be, over all diffs of which the model knows what they had to
+    /// report: 1 is exact, more is copying in vain. `None` if nothing had to be reported.
+    pub fn over_report_factor(&self) -> Option<f64> {
+        #[allow(clippy::cast_precision_loss, reason = "a ratio for people")]
+        let factor = self.reported_lbas as f64 / self.must_lbas as f64;
+        (self.must_lbas > 0).then_some(factor)
+    }
+
     /// Operations a second of processor time; 0 if nothing was done.
     pub fn ops_per_busy_second(&self) -> u64 {
         let micros = self.busy.as_micros().max(1);
@@ -121,7 +152,7 @@ impl Totals {
 /// A case that needs looking at: a violation, or one that could not be judged.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// Its index.
+    /// Its number in the campaign.
     pub case: u64,
     /// What was run.
     pub scenario: Scenario,
@@ -129,9 +160,10 @@ pub struct Failure {
     pub outcome: CaseOutcome,
 }
 
-/// Cases `first .. first + totals.cases`, done; the last of them failed, if one did.
+/// The cases at these places, done now or earlier; the last of them failed, if one did.
 struct Segment {
-    first: u64,
+    places: Range<u64>,
+    /// Of those that were done now.
     totals: Totals,
     failure: Option<Box<Failure>>,
 }
@@ -139,34 +171,35 @@ struct Segment {
 /// Who is told what happens, in the order of the cases.
 pub trait Observer {
     /// A case failed, or could not be judged. `Break` ends the campaign with this case.
-    fn failure(&mut self, failure: Failure, so_far: &Totals) -> ControlFlow<()>;
-    /// Something was done, or a tenth of a second went by.
-    fn progress(&mut self, so_far: &Totals);
+    fn failure(&mut self, failure: Failure, so_far: &SoFar) -> ControlFlow<()>;
+    /// Something was done, or a tenth of a second went by. `Break` ends the campaign.
+    fn progress(&mut self, so_far: &SoFar) -> ControlFlow<()>;
 }
 
-/// Runs the campaign.
-pub fn run_cases(campaign: &Campaign<'_>, observer: &mut dyn Observer) -> Totals {
-    let next = AtomicU64::new(campaign.first);
+/// Runs what is left of the campaign after `before`, and answers what was done in all.
+pub fn run_cases(campaign: &Campaign<'_>, before: SoFar, observer: &mut dyn Observer) -> SoFar {
+    let next = AtomicU64::new(before.done.first_missing());
+    let earlier = before.done.clone();
     let deadline = campaign.time.and_then(|time| Instant::now().checked_add(time));
     let (sender, receiver) = bounded(QUEUE);
     std::thread::scope(|scope| {
         for _ in 0..campaign.jobs.max(1) {
-            let (sender, next) = (sender.clone(), &next);
-            scope.spawn(move || work(campaign, next, deadline, &sender));
+            let (sender, next, earlier) = (sender.clone(), &next, &earlier);
+            scope.spawn(move || work(campaign, (next, earlier), deadline, &sender));
         }
         drop(sender);
         // Dropping the receiver at the end tells the threads to end.
-        collect(campaign.first, receiver, observer)
+        collect(before, receiver, observer)
     })
 }
 
 fn work(
     campaign: &Campaign<'_>,
-    next: &AtomicU64,
+    (next, earlier): (&AtomicU64, &Places),
     deadline: Option<Instant>,
     sender: &Sender<Segment>,
 ) {
-    let end = campaign.first.saturating_add(campaign.cases);
+    let end = campaign.shard.share(campaign.cases);
     let over = || {
         campaign.stop.load(Ordering::Relaxed)
             || deadline.is_some_and(|deadline| Instant::now() >= deadline)
@@ -177,26 +210,34 @@ fn work(
         if first >= last || over() {
             return;
         }
-        let mut segment = Segment { first, totals: Totals::default(), failure: None };
+        let mut segment =
+            Segment { places: first..first, totals: Totals::default(), failure: None };
         let mut started = thread_time();
-        for case in first..last {
+        for place in first..last {
+            if earlier.has(place) {
+                segment.places.end = place + 1;
+                continue;
+            }
+            let case = campaign.shard.case(place);
             let scenario = (campaign.source)(case);
             let outcome = (campaign.runner)(&scenario, &mut |_| ());
             if outcome.verdict == Verdict::Unknown(Reason::Interrupted) {
                 break;
             }
             segment.totals.count(case, &outcome);
+            segment.places.end = place + 1;
             let fine = matches!(
                 outcome.verdict,
                 Verdict::Pass | Verdict::Unknown(Reason::NothingCompared)
             );
             let ends = over();
-            if fine && case + 1 < last && !ends {
+            if fine && place + 1 < last && !ends {
                 continue;
             }
             segment.failure = (!fine).then(|| Box::new(Failure { case, scenario, outcome }));
             segment.totals.busy = thread_time().saturating_sub(started);
-            let following = Segment { first: case + 1, totals: Totals::default(), failure: None };
+            let places = place + 1..place + 1;
+            let following = Segment { places, totals: Totals::default(), failure: None };
             let done = std::mem::replace(&mut segment, following);
             if sender.send(done).is_err() || ends {
                 return;
@@ -205,7 +246,7 @@ fn work(
             started = thread_time();
         }
         segment.totals.busy = thread_time().saturating_sub(started);
-        if segment.totals.cases > 0 && sender.send(segment).is_err() {
+        if !segment.places.is_empty() && sender.send(segment).is_err() {
             return;
         }
     }
@@ -219,40 +260,47 @@ fn thread_time() -> Duration {
 }
 
 /// Puts what the threads did in order, and tells the observer.
-fn collect(first: u64, receiver: Receiver<Segment>, observer: &mut dyn Observer) -> Totals {
-    let mut totals = Totals::default();
+fn collect(before: SoFar, receiver: Receiver<Segment>, observer: &mut dyn Observer) -> SoFar {
+    let mut expected = before.done.first_missing();
+    let mut so_far = before;
     let mut waiting: BTreeMap<u64, Segment> = BTreeMap::new();
-    let mut expected = first;
-    let tell = |segment: Segment, totals: &mut Totals, observer: &mut dyn Observer| {
-        totals.add(&segment.totals);
+    let tell = |segment: Segment, so_far: &mut SoFar, observer: &mut dyn Observer| {
+        so_far.totals.add(&segment.totals);
+        so_far.done.add(segment.places);
         match segment.failure {
-            Some(failure) => observer.failure(*failure, totals),
+            Some(failure) => observer.failure(*failure, so_far),
             None => ControlFlow::Continue(()),
         }
     };
     loop {
+        let mut heard = ControlFlow::Continue(());
         match receiver.recv_timeout(TICK) {
             Ok(segment) => {
-                waiting.insert(segment.first, segment);
+                waiting.insert(segment.places.start, segment);
             }
-            Err(RecvTimeoutError::Timeout) => observer.progress(&totals),
+            Err(RecvTimeoutError::Timeout) => heard = observer.progress(&so_far),
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        while let Some(segment) = waiting.remove(&expected) {
-            expected += segment.totals.cases;
-            if tell(segment, &mut totals, observer).is_break() {
-                return totals;
+        while heard.is_continue()
+            && let Some(segment) = waiting.remove(&expected)
+        {
+            expected = segment.places.end;
+            heard = tell(segment, &mut so_far, observer);
+            if heard.is_continue() {
+                heard = observer.progress(&so_far);
             }
-            observer.progress(&totals);
+        }
+        if heard.is_break() {
+            return so_far;
         }
     }
     // A campaign that was stopped leaves gaps: cases that were handed out and not run.
     for segment in std::mem::take(&mut waiting).into_values() {
-        if tell(segment, &mut totals, observer).is_break() {
+        if tell(segment, &mut so_far, observer).is_break() {
             break;
         }
     }
-    totals
+    so_far
 }
 
 #[cfg(test)]
@@ -288,16 +336,18 @@ mod tests {
     }
 
     impl Observer for Notes {
-        fn failure(&mut self, failure: Failure, so_far: &Totals) -> ControlFlow<()> {
+        fn failure(&mut self, failure: Failure, so_far: &SoFar) -> ControlFlow<()> {
             assert_eq!(failure.outcome.failed_at, Some(2));
-            self.failed.push((failure.case, so_far.cases));
+            self.failed.push((failure.case, so_far.totals.cases));
             if self.failed.len() < self.at_most {
                 ControlFlow::Continue(())
             } else {
                 ControlFlow::Break(())
             }
         }
-        fn progress(&mut self, _: &Totals) {}
+        fn progress(&mut self, _: &SoFar) -> ControlFlow<()> {
+            ControlFlow::Continue(())
+        }
     }
 
     fn campaign(jobs: usize, batch: u64, at_most: usize) -> (Totals, Notes) {
@@ -305,7 +355,7 @@ mod tests {
         let campaign = Campaign {
             source: &source,
             runner: &in_process,
-            first: 0,
+            shard: Shard::WHOLE,
             cases: 300,
             time: None,
             jobs,
@@ -313,7 +363,7 @@ mod tests {
             stop: &stop,
         };
         let mut notes = Notes { at_most, ..Notes::default() };
-        let totals = run_cases(&campaign, &mut notes);
+        let totals = run_cases(&campaign, SoFar::default(), &mut notes).totals;
         (Totals { busy: Duration::ZERO, ..totals }, notes)
     }
 
@@ -351,7 +401,7 @@ mod tests {
         let campaign = Campaign {
             source: &source,
             runner: &runner,
-            first: 0,
+            shard: Shard::WHOLE,
             cases: u64::MAX,
             time: Some(Duration::from_secs(600)),
             jobs: 2,
@@ -359,7 +409,9 @@ mod tests {
             stop: &stop,
         };
         let mut notes = Notes { at_most: 99, ..Notes::default() };
-        let totals = run_cases(&campaign, &mut notes);
+        let so_far = run_cases(&campaign, SoFar::default(), &mut notes);
+        let totals = so_far.totals;
+        assert_eq!(so_far.done.count(), totals.cases);
         assert!(totals.cases >= 16 && !notes.failed.is_empty(), "{totals:?}");
         assert_eq!(totals.ops, totals.cases * 3);
     }

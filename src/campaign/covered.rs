@@ -6,49 +6,65 @@
 //! (`super::selftest_matrix`).
 
 use super::check::Source;
+use super::part::{Places, Shard};
 use crate::engine::{Coverage, Reach};
 
-/// Cases that are looked at; of longer campaigns a sample, spread over all of it.
-const LOOKED_AT: u64 = 20_000;
+/// All of the first cases are looked at; of the next as many every second, then every third, and so
+/// on: of a hundred million some 200,000.
+const ALL_OF: u64 = 20_000;
 
-/// Counts what the cases `first .. first + cases` reach, of what they can.
-pub fn covered(source: &Source<'_>, first: u64, cases: u64, reach: Reach) -> Coverage {
+/// Counts what cases of a shard reach, of what they can. Which cases are looked at depends on their
+/// numbers alone, so that the counts of all shards add up to those of the whole campaign.
+pub fn covered(source: &Source<'_>, shard: Shard, done: &Places, reach: Reach) -> Coverage {
     let mut coverage = Coverage::within(reach);
-    let step = cases.div_ceil(LOOKED_AT).max(1);
-    for nth in 0..cases.div_ceil(step) {
-        // Uneven steps: what comes round with the case number must not be missed.
-        let case = nth * step + nth.wrapping_mul(0x9e37_79b9_7f4a_7c15) % step;
-        if case < cases {
-            coverage.count(&source(first + case));
-        }
+    for case in done.iter().map(|place| shard.case(place)).filter(|&case| is_looked_at(case)) {
+        coverage.count(&source(case));
     }
     coverage
+}
+
+/// Uneven steps: what comes round with the case number must not be missed.
+const fn is_looked_at(case: u64) -> bool {
+    let mixed = case.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+    mixed.is_multiple_of(1 + case / ALL_OF)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::{CaseName, PROFILES, generate};
-    use std::sync::Mutex;
 
     #[test]
-    fn all_cases_of_a_short_campaign_and_a_spread_sample_of_a_long_one_are_looked_at() {
-        let seen = Mutex::new(Vec::new());
-        let one = generate(&PROFILES[0], CaseName { seed: 1, case: 0 });
-        let source = |case: u64| {
-            seen.lock().expect("no reader panics").push(case);
-            one.clone()
-        };
-        assert_eq!(covered(&source, 5, 300, Reach::ALL).cases(), 300);
-        assert_eq!(*seen.lock().expect("no reader panics"), (5..305).collect::<Vec<u64>>());
-        seen.lock().expect("no reader panics").clear();
-        let cases = LOOKED_AT * 8;
-        assert!(covered(&source, 0, cases, Reach::ALL).cases() > LOOKED_AT * 9 / 10);
-        let seen = seen.lock().expect("no reader panics");
+    fn all_first_cases_and_ever_fewer_later_ones_are_looked_at() {
+        assert!((0..ALL_OF).all(is_looked_at));
+        let cases = ALL_OF * 8;
+        let seen: Vec<u64> = (0..cases).filter(|&case| is_looked_at(case)).collect();
+        let count = seen.len() as u64;
+        // 1 + 1/2 + ... + 1/8 is 2.7.
+        assert!((ALL_OF * 26 / 10..ALL_OF * 28 / 10).contains(&count), "{count}");
         for rest in 0..4 {
             let of_rest = seen.iter().filter(|case| **case % 4 == rest).count() as u64;
-            assert!(of_rest > LOOKED_AT / 8, "{of_rest} cases leave {rest} when divided by 4");
+            assert!(of_rest > count / 5, "{of_rest} cases leave {rest} when divided by 4");
         }
-        assert!(seen.last().is_some_and(|&last| last > cases - 16));
+        assert!(seen.last().is_some_and(|&last| last > cases - 200));
+    }
+
+    #[test]
+    fn the_coverage_of_all_shards_is_that_of_the_campaign() {
+        let source = |case| generate(&PROFILES[0], CaseName { seed: 1, case });
+        let all = |cases| {
+            let mut places = Places::default();
+            places.add(0..cases);
+            places
+        };
+        let whole = covered(&source, Shard::WHOLE, &all(50), Reach::ALL);
+        let mut sum = Coverage::within(Reach::ALL);
+        for index in 0..3 {
+            let shard = Shard::new(index, 3).expect("one of three");
+            sum.merge(&covered(&source, shard, &all(shard.share(50)), Reach::ALL));
+        }
+        assert_eq!((sum.cases(), sum.reached()), (50, whole.reached()));
+        assert_eq!((sum.goals(), sum.lacking()), (whole.goals(), whole.lacking()));
+        assert!(whole.reached().0 > 100);
     }
 }

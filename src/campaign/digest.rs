@@ -6,9 +6,11 @@
 
 use crate::engine::Event;
 use crate::oracle::Verdict;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::str::FromStr;
 
 /// A fast hash of words, the same on every machine. Not for secrets.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +69,8 @@ impl CaseDigest {
             // on, is the target's to choose; a simulated one chooses by its seed.
             Event::Seen { snap, role, at, value } => (13u8, snap, role, at, value).hash(to),
             Event::Page { page, ranges } => (5u8, page, ranges).hash(to),
-            Event::Diffed { snap, base, ranges, pages, lbas } => {
+            // What had to be reported is not what was done.
+            Event::Diffed { snap, base, ranges, pages, lbas, must: _ } => {
                 (6u8, snap, base, ranges, pages, lbas.get()).hash(to);
             }
             Event::Refused { snap, base, status, .. } => (7u8, snap, base, status).hash(to),
@@ -119,6 +122,40 @@ impl RunDigest {
         for (lane, more) in self.0.iter_mut().zip(other.0) {
             *lane = lane.wrapping_add(more);
         }
+    }
+}
+
+/// The text is no digest of a campaign.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a digest has 64 hexadecimal digits")]
+pub struct BadDigest;
+
+impl FromStr for RunDigest {
+    type Err = BadDigest;
+    fn from_str(text: &str) -> Result<RunDigest, BadDigest> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err(BadDigest);
+        }
+        let mut lanes = [0; 4];
+        for (lane, digits) in lanes.iter_mut().zip(digits.chunks_exact(16)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| BadDigest)?;
+            *lane = u64::from_str_radix(digits, 16).map_err(|_| BadDigest)?.swap_bytes();
+        }
+        Ok(RunDigest(lanes))
+    }
+}
+
+impl Serialize for RunDigest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RunDigest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RunDigest, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -174,5 +211,9 @@ mod tests {
         merged.merge(run(&[(2, 9), (0, 7)]));
         assert_eq!(merged, whole);
         assert_eq!(whole.to_string().len(), 64);
+        assert_eq!(whole.to_string().parse(), Ok(whole));
+        for text in ["", "+", &whole.to_string()[1..], &"g".repeat(64), &"é".repeat(32)] {
+            assert_eq!(text.parse::<RunDigest>(), Err(BadDigest), "{text}");
+        }
     }
 }

@@ -28,19 +28,28 @@ pub mod generated;
 #[cfg(test)]
 mod handshake_tests;
 pub mod inproc;
+pub mod investigate;
 pub mod journal;
 pub mod live;
+pub mod merge;
 pub mod nearest;
 pub mod oracle_table;
+pub mod part;
+pub mod patience;
 pub mod qemu_cases;
+pub mod quota;
 pub mod record;
 pub mod replay;
 pub mod restore;
+pub mod run_files;
+pub mod run_log;
+pub mod run_record;
 pub mod second_judge;
 pub mod selftest;
 pub mod selftest_matrix;
 pub mod stand_in;
 pub mod store;
+pub mod target_audit;
 #[cfg(test)]
 mod testing;
 pub mod utc;

@@ -7,7 +7,7 @@
 
 use super::case::run_case;
 use super::check::Runner;
-use super::finding::shrink_scenario;
+use super::investigate::shrink_scenario;
 use super::selftest::Planted;
 use crate::engine::{Event, ShrinkBudget};
 use crate::oracle::{Checks, Kind, Reason};

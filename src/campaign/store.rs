@@ -8,7 +8,7 @@ use super::utc;
 use crate::block::RunId;
 use rustix::fs::FlockOperation;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -17,6 +17,8 @@ use std::time::SystemTime;
 pub const JOURNAL: &str = "journal.jsonl";
 /// Name of the link to the newest run folder.
 pub const LATEST: &str = "latest";
+/// How the folder of a finding begins that a run was killed over and another one goes on with.
+pub const UNFINISHED: &str = "unfinished-";
 const LOCK: &str = "lock";
 
 /// The folder of the run that is going on. Dropping it lets go of the lock.
@@ -41,6 +43,24 @@ pub fn create_private(path: &Path) -> io::Result<File> {
 /// When the folder cannot be synced.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Puts a file in place of another of that name, durably: there is a whole one at any moment.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn replace(folder: &Path, name: &str, text: &[u8]) -> io::Result<()> {
+    let beside = folder.join(format!(".{name}"));
+    // A killed run may have left one half-written.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = create_private(&beside)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&beside, folder.join(name))?;
+    sync_folder(folder)
 }
 
 impl RunFolder {
@@ -126,6 +146,84 @@ pub fn run_folders(root: &Path) -> io::Result<Vec<(RunId, PathBuf)>> {
     Ok(found)
 }
 
+/// The run folder that a person means: a path, `latest`, a folder's name or a run's id below `root`.
+///
+/// # Errors
+/// When there is none.
+pub fn find_run(root: &Path, wanted: &str) -> io::Result<PathBuf> {
+    let named = root.join(wanted);
+    let given = [Path::new(wanted), &named].into_iter().find(|path| path.is_dir());
+    if let Some(path) = given {
+        // `latest` is a link to a folder that says by its name what it is.
+        return fs::canonicalize(path);
+    }
+    let by_id = run_folders(root)?.into_iter().find(|(run, _)| run.to_string() == wanted);
+    by_id.map(|(_, path)| path).ok_or_else(|| {
+        let root = root.display();
+        io::Error::other(format!("there is no such run in {root}; see `lbaudit runs list`"))
+    })
+}
+
+/// Copies what a run that goes on with another keeps of it: its events, the folders of its findings,
+/// and under `unfinished-N` findings that it was killed over.
+///
+/// # Errors
+/// When something cannot be read or written.
+pub fn carry_over(from: &Path, to: &Path, findings: &[u32]) -> io::Result<()> {
+    let events = from.join(super::record::EVENTS);
+    if events.exists() {
+        let mut copy = create_private(&to.join(super::record::EVENTS))?;
+        copy.write_all(&fs::read(events)?)?;
+    }
+    for entry in fs::read_dir(from)? {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        let number =
+            |prefix| name.to_str().and_then(|name| name.strip_prefix(prefix)?.parse().ok());
+        match (number("finding-"), number(UNFINISHED)) {
+            (Some(number), _) if findings.contains(&number) => copy_folder(&path, &to.join(&name))?,
+            (Some(number), _) | (_, Some(number)) => {
+                copy_folder(&path, &to.join(format!("{UNFINISHED}{number}")))?;
+            }
+            (None, None) => {}
+        }
+    }
+    sync_folder(to)
+}
+
+/// Copies a folder of files.
+///
+/// # Errors
+/// When something cannot be read or written.
+pub fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            let mut copy = create_private(&to.join(entry.file_name()))?;
+            copy.write_all(&fs::read(entry.path())?)?;
+            copy.sync_all()?;
+        }
+    }
+    sync_folder(to)
+}
+
+/// Bytes of all files in a folder and the folders in it.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn bytes_in(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        bytes += match kind.is_dir() {
+            true => bytes_in(&entry.path())?,
+            false => entry.metadata()?.len(),
+        };
+    }
+    Ok(bytes)
+}
+
 /// Whether `run` still goes on, according to the run folders below `root`. When in doubt about a
 /// folder that is there, the run counts as alive.
 pub fn run_state(root: &Path, run: RunId) -> RunState {
@@ -181,6 +279,39 @@ mod tests {
         let runs: Vec<RunId> =
             run_folders(&root).expect("readable").into_iter().map(|(run, _)| run).collect();
         assert_eq!(runs, [RunId::from_u128(5), RunId::from_u128(6)]);
+    }
+
+    #[test]
+    fn a_run_is_found_by_path_name_id_and_as_the_latest() {
+        let root = tempfile::tempdir().expect("a folder");
+        let run = RunId::from_u128(9);
+        let folder = RunFolder::create(root.path(), run, UNIX_EPOCH).expect("it can be made");
+        let path = fs::canonicalize(folder.path()).expect("it is there");
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+        let as_path = path.to_str().expect("a path");
+        for wanted in [LATEST, name, &run.to_string(), as_path] {
+            assert_eq!(find_run(root.path(), wanted).expect("found"), path, "{wanted}");
+        }
+        assert!(find_run(root.path(), "nothing").is_err());
+    }
+
+    #[test]
+    fn findings_are_carried_over_and_unknown_ones_under_another_name() {
+        let root = tempfile::tempdir().expect("a folder");
+        let (from, to) = (root.path().join("a"), root.path().join("b"));
+        for name in ["finding-1", "finding-2", "unfinished-7", "other"] {
+            fs::create_dir_all(from.join(name)).expect("a folder");
+            fs::write(from.join(name).join("repro.jsonl"), name).expect("a file");
+        }
+        fs::write(from.join("events.jsonl"), "{}\n").expect("a file");
+        fs::create_dir(&to).expect("a folder");
+        carry_over(&from, &to, &[1]).expect("copies");
+        let read = |name: &str| fs::read_to_string(to.join(name).join("repro.jsonl")).ok();
+        assert_eq!(read("finding-1").as_deref(), Some("finding-1"));
+        assert_eq!(read("unfinished-2").as_deref(), Some("finding-2"));
+        assert_eq!(read("unfinished-7").as_deref(), Some("unfinished-7"));
+        assert_eq!((read("finding-2"), read("other")), (None, None));
+        assert_eq!(bytes_in(&to).expect("reads"), 3 + 9 + 9 + 12);
     }
 
     #[test]

@@ -2,32 +2,19 @@
 
 use super::*;
 use serde_json::Value;
-use settings::flags::{flags_of, named};
+use settings::flags::flags_of;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-
-/// The flag and the command that are written to in advance.
-const SHARD: &str = "shard";
 
 fn deploy(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Parses a command line with the program's own parser, and as itself only: without settings.
+/// Parses a command line with the program's own parser alone, without settings.
 #[track_caller]
 fn parses(words: &[String]) {
-    let root = Cli::command();
-    let known: Vec<Option<&str>> = words.iter().map(|word| Some(word.as_str())).collect();
-    let Some(command) = named(&root, &known).map(|named| named.command) else {
-        assert_eq!(words.get(1).map(String::as_str), Some("runs"), "no such command: {words:?}");
-        assert!(root.find_subcommand("runs").is_none(), "{words:?}");
-        return;
-    };
-    let has_shards = flags_of(command).iter().any(|flag| flag.name == SHARD);
-    let is_shard = |word: &&String| has_shards || !word.starts_with("--shard=");
-    let words: Vec<&String> = words.iter().filter(is_shard).collect();
-    if let Err(error) = Cli::try_parse_from(&words) {
+    if let Err(error) = Cli::try_parse_from(words) {
         panic!("{words:?}: {error}");
     }
 }
@@ -118,7 +105,7 @@ fn the_scripts_of_slurm_give_flags_that_there_are() {
     let known: BTreeSet<String> = flags_of(soak)
         .into_iter()
         .map(|flag| flag.name)
-        .chain([SHARD, "config-profile"].map(str::to_owned))
+        .chain(["config-profile".to_owned()])
         .collect();
     let code = script.lines().filter(|line| !line.starts_with('#'));
     let given: Vec<&str> = code

@@ -5,6 +5,7 @@
 //! command itself ([`commands`]). Not covered: what the commands do; each has its file.
 
 pub mod args;
+pub mod campaign_args;
 pub mod commands;
 pub mod config;
 pub mod connect;
@@ -20,10 +21,11 @@ pub use exit::Exit;
 pub use failure::Failure;
 
 use args::OutputArgs;
-use clap::{CommandFactory, Parser, Subcommand};
+use campaign_args::CampaignArgs;
+use clap::{CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use commands::{
-    audit, check, clean, completions, diff, doctor, explain, explore, list, man, replay, selftest,
-    serve, suite, sync,
+    audit, check, clean, completions, diff, doctor, drive, explain, explore, list, man, replay,
+    runs, selftest, serve, suite, sync,
 };
 use settings::Around;
 use settings::file::Places;
@@ -57,9 +59,9 @@ enum Command {
     /// The 20 fixed tests; without target flags on an embedded simulator.
     Suite(Box<args::SuiteArgs>),
     /// Random checking, bounded: ends with its first finding. Without target flags on a simulator.
-    Check(Box<check::CampaignArgs>),
+    Check(Box<CampaignArgs>),
     /// Random checking for hours: goes on after each finding.
-    Soak(Box<check::CampaignArgs>),
+    Soak(Box<CampaignArgs>),
     /// Run exactly the operations of a file, a folder or a named case once.
     Replay(replay::ReplayArgs),
     /// Make a scenario that shows a violation shorter.
@@ -78,6 +80,8 @@ enum Command {
     Explore(args::ExploreArgs),
     /// Plant every bug and see which tests catch it.
     Selftest(selftest::SelftestArgs),
+    /// What earlier runs did: list, show, export, prune, trend, merge.
+    Runs(runs::RunsArgs),
     /// The simulated array.
     Sim {
         #[command(subcommand)]
@@ -166,25 +170,24 @@ fn run(mut args: Vec<OsString>) -> Exit {
     let completed = match settings::complete(args, &Cli::command(), &around()) {
         Ok(completed) => completed,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "lbaudit: {error}");
+            say(&error.to_string());
             return Exit::Usage;
         }
     };
-    let say = |line: String| {
-        let _ = writeln!(std::io::stderr(), "lbaudit: {line}");
-    };
-    completed.warnings.iter().cloned().for_each(say);
+    completed.warnings.iter().for_each(|warning| say(warning));
     if !completed.words.iter().any(|word| *word == *"-q" || *word == *"--quiet") {
-        completed.from_file.iter().map(|place| format!("taken from {place}")).for_each(say);
+        completed.from_file.iter().for_each(|place| say(&format!("taken from {place}")));
     }
-    let exit = match Cli::try_parse_from(&completed.words) {
-        Ok(mut cli) => {
+    let parsed = Cli::try_parse_from(&completed.words);
+    let exit = match parsed.map(|cli| with_earlier_flags(cli, &completed.words)) {
+        Ok(Ok(mut cli)) => {
             commands::remember(&completed.words);
             if let Command::Suite(args) = &mut cli.command {
                 args.folded = folded;
             }
             execute(cli.command)
         }
+        Ok(Err(failure)) => finish(Err(failure), &mut Ui::plain(), &Stop::default()),
         Err(error) => {
             // Help and version are results, mistakes are not; clap knows which is which.
             let _ = error.print();
@@ -193,13 +196,37 @@ fn run(mut args: Vec<OsString>) -> Exit {
     };
     // A flag that a message names need not be one that the user typed.
     if exit == Exit::Usage {
-        completed
-            .from_environment
-            .map(|place| format!("taken from {place}"))
-            .into_iter()
-            .for_each(say);
+        completed.from_environment.iter().for_each(|place| say(&format!("taken from {place}")));
     }
     if folded { exit.folded() } else { exit }
+}
+
+/// A line of standard error.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "lbaudit: {line}");
+}
+
+/// A run that goes on with an earlier one has that one's flags too. What a campaign's folder keeps of
+/// its command line is settled here.
+fn with_earlier_flags(mut cli: Cli, line: &[OsString]) -> Result<Cli, Failure> {
+    let (Command::Check(args) | Command::Soak(args)) = &mut cli.command else { return Ok(cli) };
+    let words = || line.iter().map(|word| word.to_string_lossy().into_owned());
+    let plain: Vec<String> = words().skip(1).collect();
+    let Some(full) = drive::resumed(args, &plain)? else {
+        args.arguments = commands::arguments(words());
+        return Ok(cli);
+    };
+    let full: Vec<String> = std::iter::once("lbaudit".to_owned()).chain(full).collect();
+    // Of a flag that was given then and now, the one that is given now counts.
+    let command = Cli::command().args_override_self(true);
+    let mut cli = command
+        .try_get_matches_from(&full)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| Failure::usage(format!("the flags of the earlier run: {error}")))?;
+    if let Command::Check(args) | Command::Soak(args) = &mut cli.command {
+        args.arguments = commands::arguments(full);
+    }
+    Ok(cli)
 }
 
 fn execute(command: Command) -> Exit {
@@ -231,6 +258,7 @@ fn execute(command: Command) -> Exit {
         Command::Selftest(args) => {
             with(&args.output, false, |context| selftest::run(args, context))
         }
+        Command::Runs(args) => with(args.output(), false, |context| runs::run(args, context)),
         Command::List(args) => with(&args.output, false, |context| list::list(args, context)),
         // These have no output flags, and the server listens to signals itself.
         Command::Explain(args) => {

@@ -1,14 +1,14 @@
 //! Signals: the first asks the run to stop and clean up, the second leaves at once. So does the
 //! clock: whatever hangs, the process ends within 10 s of the first. Not covered: what is cleaned
-//! up; each command does that itself when its flag is set.
+//! up; each command does that itself when its flag is set. SIGUSR1 asks how far the command is.
 
 use super::exit::Exit;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long after the first signal the process ends, whatever hangs: an array that answers
 /// nothing, a device that stalls. The bounded clean-up ends earlier where it can.
@@ -26,19 +26,26 @@ struct Shared {
     signal: AtomicI32,
     /// What removes what an impatient user leaves behind.
     cleanup: Mutex<Option<String>>,
+    /// How far the command is, and since when that is known.
+    state: Mutex<Option<(Instant, String)>>,
 }
 
 impl Stop {
-    /// Listens to SIGINT, SIGTERM and SIGHUP from now on.
+    /// Listens to SIGINT, SIGTERM, SIGHUP and SIGUSR1 from now on.
     ///
     /// # Errors
     /// If the handlers cannot be installed.
     pub fn listen() -> std::io::Result<Stop> {
         let stop = Stop::default();
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])?;
         let heard = stop.clone();
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
+                if signal == SIGUSR1 {
+                    // Losing a message on a closed standard error is fine.
+                    drop(writeln!(std::io::stderr(), "{}", heard.state()));
+                    continue;
+                }
                 if heard.exit().is_none() {
                     heard.limit_patience();
                 }
@@ -66,6 +73,17 @@ impl Stop {
     /// From now on something is left behind if this process leaves at once; this removes it.
     pub fn on_second(&self, cleanup: String) {
         *self.shared.cleanup.lock().unwrap_or_else(PoisonError::into_inner) = Some(cleanup);
+    }
+    /// How far the command is: SIGUSR1 prints it.
+    pub fn tell_state(&self, state: String) {
+        let mut kept = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some((Instant::now(), state));
+    }
+    fn state(&self) -> String {
+        match &*self.shared.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((since, state)) => format!("{state}  ({} s ago)", since.elapsed().as_secs()),
+            None => "this command says nothing of how far it is".to_owned(),
+        }
     }
     fn hear(&self, signal: i32) {
         let first =
@@ -117,5 +135,8 @@ mod tests {
         let stop = Stop::default();
         stop.hear(SIGINT);
         assert_eq!(stop.exit(), Some(Exit::Interrupted));
+        assert_eq!(stop.state(), "this command says nothing of how far it is");
+        stop.tell_state("7 cases".to_owned());
+        assert_eq!(stop.state(), "7 cases  (0 s ago)");
     }
 }

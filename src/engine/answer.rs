@@ -174,12 +174,22 @@ impl Interp<'_, '_> {
         emit: Emit<'_>,
     ) -> Result<Vec<Violation>, Halt> {
         let (snap, base) = pair;
+        let asked_from = Extent::between(from.chunk_start(), Lba::new(u64::MAX));
+        let inside = |set: LbaSet| match from.get() {
+            0 => set,
+            _ => asked_from.map(|asked| set.within(asked)).unwrap_or_default(),
+        };
+        let bounds = self
+            .model
+            .predict(snap, base)
+            .map(|bounds| Prediction { must: inside(bounds.must), may: inside(bounds.may) });
         emit(Event::Diffed {
             snap,
             base,
             ranges: answer.ranges,
             pages: answer.pages,
             lbas: answer.set.count(),
+            must: bounds.as_ref().map(|bounds| bounds.must.count()),
         });
         for note in &answer.notes {
             emit(Event::Note { text: note.clone() });
@@ -194,17 +204,12 @@ impl Interp<'_, '_> {
         if !found.is_empty() || matches!(expected, Expected::Refusal(_)) {
             return Ok(found);
         }
-        if let Some(bounds) = self.model.predict(snap, base) {
-            let asked = Extent::between(from.chunk_start(), Lba::new(u64::MAX));
-            let inside = |set: LbaSet| match from.get() {
-                0 => set,
-                _ => asked.map(|asked| set.within(asked)).unwrap_or_default(),
-            };
+        if let Some(bounds) = bounds {
             let must = match judged(CheckId::Missed) {
-                true => inside(bounds.must),
+                true => bounds.must,
                 false => LbaSet::new(),
             };
-            let bounds = Prediction { must, may: inside(bounds.may) };
+            let bounds = Prediction { must, may: bounds.may };
             // A pair that need not be answered may be answered in any sense that loses nothing.
             let policy = match judged(CheckId::Leaked) && *expected == Expected::Answer {
                 true => self.policy,

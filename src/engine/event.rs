@@ -80,6 +80,8 @@ pub enum Event {
         pages: u32,
         /// LBAs set.
         lbas: LbaCount,
+        /// LBAs that had to be, if the model knows.
+        must: Option<LbaCount>,
     },
     /// A diff was refused, rightly.
     Refused {

@@ -27,8 +27,8 @@ mod tests;
 
 pub use event::Event;
 pub use r#gen::{
-    BadCaseName, CaseName, Coverage, Entropy, GENERATOR_VERSION, Goal, Group, Offers, PROFILES,
-    Profile, Reach, Seeded, Words, focus_name, generate, generate_from,
+    BadCaseName, CaseName, Coverage, CoverageRecord, Entropy, GENERATOR_VERSION, Goal, Group,
+    Offers, PROFILES, Profile, Reach, Seeded, Words, focus_name, generate, generate_from,
 };
 pub use interp::{Answers, run, run_answered};
 pub use precheck::{Contradiction, allowed_to_fail, foretold, precheck};

@@ -11,7 +11,7 @@ use super::http::{Answer, Call, Http, Method};
 use super::retry::{Budget, Timeouts};
 use super::tls::{TlsConfig, TlsSetupError, client_config};
 use super::{snapshots, wire};
-use crate::array::{ApiError, Array, SnapshotInfo, VolumeInfo, escape_text};
+use crate::array::{ApiError, Array, Latency, Pace, SnapshotInfo, VolumeInfo, escape_text};
 use crate::block::{
     BitmapOrder, Capabilities, DiscardEffect, Durability, Lba, LbaCount, Page, RollbackKind,
     SnapshotName, SnapshotUuid, VolumeUuid,
@@ -125,6 +125,17 @@ impl LightbitsClient {
     /// Tries made beyond the first of each call, since the client was set up.
     pub fn retries(&self) -> u64 {
         self.http.retries()
+    }
+
+    /// How long its calls took, those with an answer.
+    pub fn latency(&self) -> &Latency {
+        self.http.latency()
+    }
+
+    /// From now on makes no more calls than that, tries that are repeated included. The first pace
+    /// that is set counts.
+    pub fn keep_pace(&self, pace: Pace) {
+        self.http.keep_pace(pace);
     }
 
     /// Removes this client's token from texts.

@@ -8,7 +8,7 @@ use super::auth::Redactor;
 use super::retry::{Budget, Limits, Stopped, Timeouts, Tries, parse_retry_after};
 use super::tls::tls_cause;
 use super::wire::{error_text, is_json_object};
-use crate::array::{ApiError, Reply, escape_text};
+use crate::array::{ApiError, Latency, Pace, Reply, escape_text};
 use reqwest::Url;
 use reqwest::blocking::{Client, Request, Response};
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -16,9 +16,9 @@ use reqwest::header::{LOCATION, RETRY_AFTER};
 use std::error::Error;
 use std::fmt;
 use std::io::Read;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Bytes of one answer at most; a full diff page has less than 1 MiB.
@@ -132,6 +132,8 @@ pub(super) struct Http {
     timeouts: Timeouts,
     stop: Arc<AtomicBool>,
     retries: AtomicU64,
+    latency: Latency,
+    pace: OnceLock<Pace>,
 }
 
 impl Http {
@@ -166,6 +168,8 @@ impl Http {
             timeouts,
             stop,
             retries: AtomicU64::new(0),
+            latency: Latency::default(),
+            pace: OnceLock::new(),
         })
     }
 
@@ -175,6 +179,15 @@ impl Http {
 
     pub(super) fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// Holds every later try to a pace; the first one counts.
+    pub(super) fn keep_pace(&self, pace: Pace) {
+        let _kept_already = self.pace.set(pace);
     }
 
     pub(super) fn redactor(&self) -> &Redactor {
@@ -206,7 +219,14 @@ impl Http {
             .get(at % self.bases.len().max(1))
             .ok_or_else(|| Failure::Unsent("there is no endpoint".to_owned()))?;
         let request = self.request(call, base, limit.min(budget.left()))?;
+        if let Some(pace) = self.pace.get() {
+            pace.wait(1, &self.stop);
+        }
+        let sent = Instant::now();
         let tried = self.send(request, budget).map_err(|failure| failure.at(base));
+        if tried.is_ok() {
+            self.latency.add(sent.elapsed());
+        }
         match &tried {
             Ok(answer) => {
                 self.reached.store(true, Ordering::Relaxed);

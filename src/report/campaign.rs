@@ -172,6 +172,10 @@ impl StatusDisplay {
         let due = if matches!(kind, ProgressKind::Lines) { LINE_EVERY } else { REDRAW_EVERY };
         StatusDisplay { kind, out, due, drawn: false }
     }
+    /// Whether it is time to show a line.
+    pub fn is_due(&self, elapsed: Duration) -> bool {
+        elapsed >= self.due && !matches!(self.kind, ProgressKind::None)
+    }
     /// Shows the line if it is time to; `line` is only made then.
     pub fn show(&mut self, elapsed: Duration, line: impl FnOnce() -> String) {
         if elapsed < self.due {

@@ -11,6 +11,7 @@ mod finding;
 mod jsonl;
 mod junit;
 mod matrix;
+mod metrics;
 mod oracle;
 mod spinner;
 mod violation;
@@ -28,6 +29,7 @@ pub use matrix::{
     BugFigures, MatrixFigures, Otherwise, SecondFigures, bug_figures, matrix_figures, matrix_lines,
     second_figures,
 };
+pub use metrics::{MetricsForm, metrics};
 pub use oracle::oracle_lines;
 pub use spinner::{Progress, ProgressKind};
 pub use violation::violation_lines;

@@ -207,6 +207,7 @@ mod tests {
             ranges: 47,
             pages: 2,
             lbas: LbaCount::new(12_800),
+            must: None,
         };
         let empty = Event::Diffed {
             snap: Label(1),
@@ -214,6 +215,7 @@ mod tests {
             ranges: 0,
             pages: 1,
             lbas: LbaCount::ZERO,
+            must: None,
         };
         let synced = Event::Synced {
             ranges: 47,

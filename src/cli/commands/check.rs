@@ -2,34 +2,28 @@
 //! report; `check` is bounded and ends with its first finding, `soak` goes on. Here on the
 //! simulator. Not covered: QEMU (`super::check_qemu`); findings (`super::hunt`).
 
-use super::hunt::Hunt;
+use super::drive::drive;
 use super::{check_live, check_qemu};
 use crate::block::{BlockSize, CHUNK_LBAS, Capabilities, Extent, Lba, Policy, Role, RunId};
 use crate::campaign::case::{CaseOutcome, record_case};
-use crate::campaign::check::{Campaign, Runner, Source, run_cases};
-use crate::campaign::covered::covered;
-use crate::campaign::finding::Investigator;
+use crate::campaign::check::{Runner, Source};
 use crate::campaign::live::{footprint, stretch};
+use crate::campaign::part::Shard;
 use crate::campaign::selftest::Planted;
-use crate::campaign::store::RunFolder;
 use crate::campaign::wired::{WiredError, Wires, over_the_wire};
 use crate::cli::Context;
-use crate::cli::args::{Backend, ConsentArgs, Form, OrderArg, OutputArgs, TargetArgs};
-use crate::cli::config::{ConfigError, Seconds, Size};
+use crate::cli::args::{Backend, OrderArg};
+use crate::cli::campaign_args::{CampaignArgs, Seed, Transport};
+use crate::cli::config::{ConfigError, Seconds};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::select::nearest_of;
 use crate::engine::Event;
-use crate::engine::ShrinkBudget;
-use crate::engine::{CaseName, GENERATOR_VERSION, Offers, PROFILES, Profile, Reach, generate};
+use crate::engine::{CaseName, Offers, PROFILES, Profile, Reach, generate};
+use crate::lightbits::LightbitsClient;
 use crate::oracle::{Checks, Reason};
-use crate::report::{Again, CampaignHeader, Reached, header_lines};
+use crate::report::Again;
 use crate::scenario::{Op, Scenario, Step};
-use clap::{Args, ValueEnum};
-use serde::Serialize;
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 /// Cases of `check` on the simulator if neither cases nor time are given.
@@ -38,8 +32,6 @@ const CASES: u64 = 10_000;
 const BATCH: u64 = 64;
 /// Of so many cases one goes over the wire.
 const WIRED_SHARE: u64 = 2000;
-/// Runs that shrinking may take at most, whatever its time.
-const SHRINK_RUNS: u64 = 100_000;
 
 /// What the API has no call for: such operations are skipped.
 const NOT_OVER_THE_WIRE: Offers = Offers::SNAPSHOT_READS
@@ -50,109 +42,6 @@ const NOT_OVER_THE_WIRE: Offers = Offers::SNAPSHOT_READS
     .and(Offers::LIFECYCLE)
     .and(Offers::CONCURRENT);
 
-const ON_AN_ARRAY: &str = "On an array";
-
-/// Random checking.
-#[derive(Args, Clone, Debug)]
-pub struct CampaignArgs {
-    /// Seed, decimal or 0x...: the same seed gives the same cases [default: drawn and printed].
-    #[arg(long, value_name = "S")]
-    pub seed: Option<Seed>,
-    /// How many cases [default of check: 10000, or until --duration is over].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub cases: Option<u64>,
-    /// How long (s, m, h).
-    #[arg(long, value_name = "TIME", value_parser = Seconds::not_zero)]
-    pub duration: Option<Seconds>,
-    /// Operations of a case at most, not counting those that observe at its end.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub ops: Option<u32>,
-    /// What to draw (see `lbaudit list profiles`) [default: everything that the target offers].
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    pub profile: String,
-    /// Which target.
-    #[command(flatten)]
-    pub target: TargetArgs,
-    /// What may be destroyed there.
-    #[command(flatten, next_help_heading = ON_AN_ARRAY)]
-    pub consent: ConsentArgs,
-    /// How much of the volumes is written [default: 64MiB].
-    #[arg(long, value_name = "SIZE", help_heading = ON_AN_ARRAY)]
-    pub region: Option<Size>,
-    /// Where that part begins [default: 0].
-    #[arg(long, value_name = "SIZE", help_heading = ON_AN_ARRAY)]
-    pub region_at: Option<Size>,
-    /// Read snapshots through clones: volumes made of them, and deleted again, by this run.
-    #[arg(long, help_heading = ON_AN_ARRAY)]
-    pub clones: bool,
-    /// Run exactly this trace, once.
-    #[arg(long, value_name = "FILE", help_heading = ON_AN_ARRAY)]
-    pub scenario: Option<PathBuf>,
-    /// How long a snapshot may take to become Available, or to be gone [default: 180s].
-    #[arg(long, value_name = "TIME", help_heading = ON_AN_ARRAY, value_parser = Seconds::not_zero)]
-    pub snapshot_timeout: Option<Seconds>,
-    /// Order of the bytes of a bitmap.
-    #[arg(long, value_name = "ORDER", default_value = "auto", help_heading = ON_AN_ARRAY)]
-    pub bitmap_order: OrderArg,
-    /// Who plays the array.
-    #[arg(long, value_name = "NAME", default_value = "lightbits")]
-    pub backend: Backend,
-    /// qemu-storage-daemon, if it is not on PATH.
-    #[arg(long, value_name = "PATH")]
-    pub qsd: Option<PathBuf>,
-    /// How over-reporting is judged: exact, chunk, granule=N, report-only [default: drawn for each
-    /// case, as its array may do].
-    #[arg(long, value_name = "POLICY")]
-    pub policy: Option<Policy>,
-    /// Plant this bug (see `lbaudit list bugs`); repeatable.
-    #[arg(long, value_name = "BUG")]
-    pub plant: Vec<String>,
-    /// How the simulator is reached [default: in this process, but for one case in 2000].
-    #[arg(long, value_name = "HOW")]
-    pub transport: Option<Transport>,
-    /// Threads [default: one a core].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub jobs: Option<u32>,
-    /// End after so many different findings [default: 1 for check, no end for soak].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub max_failures: Option<u64>,
-    /// How long one finding may be shrunk.
-    #[arg(long, value_name = "TIME", default_value = "60s")]
-    pub shrink_time: Seconds,
-    /// Where results go.
-    #[command(flatten)]
-    pub output: OutputArgs,
-}
-
-/// A seed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Seed(pub u64);
-
-/// The text is no seed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no seed: give a number below 2^64, decimal or 0x...")]
-pub struct BadSeed(String);
-
-impl FromStr for Seed {
-    type Err = BadSeed;
-    fn from_str(text: &str) -> Result<Seed, BadSeed> {
-        let seed = match text.strip_prefix("0x") {
-            Some(hex) => u64::from_str_radix(hex, 16),
-            None => text.parse(),
-        };
-        seed.map(Seed).map_err(|_| BadSeed(text.to_owned()))
-    }
-}
-
-/// How the simulator is reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Transport {
-    /// As a value in this process, every case.
-    Inproc,
-    /// Through its HTTPS server, every case.
-    Http,
-}
-
 /// Which of the two commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
@@ -160,27 +49,6 @@ pub enum Mode {
     Check,
     /// Goes on after each finding.
     Soak,
-}
-
-/// The first event of a campaign.
-#[derive(Serialize)]
-#[serde(tag = "event", rename = "run_started")]
-struct Started<'a> {
-    run: String,
-    arguments: Vec<String>,
-    version: &'a str,
-    seed: u64,
-    generator: u32,
-    target: &'a str,
-    profile: &'a str,
-    policy: Option<&'a str>,
-    planted: &'a [String],
-    jobs: usize,
-    cases: Option<u64>,
-    seconds: Option<f64>,
-    notes: &'a [String],
-    /// What the target can be tested for, if every case has the same.
-    capabilities: Option<&'a Capabilities>,
 }
 
 /// What is settled before a target is opened.
@@ -192,6 +60,7 @@ pub(super) struct Job<'a> {
     pub(super) cases: Option<u64>,
     pub(super) time: Option<Duration>,
     pub(super) jobs: usize,
+    pub(super) shard: Shard,
 }
 
 impl Job<'_> {
@@ -219,7 +88,13 @@ impl Job<'_> {
             Some(jobs) => usize::try_from(jobs).unwrap_or(1),
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
-        Ok(Job { args, mode, profile, seed, cases, time, jobs })
+        let shard = shard(args.shard.as_deref())?;
+        if args.resume.is_some() && mode == Mode::Check {
+            return Err(Failure::usage(
+                "--resume: only `lbaudit soak` goes on with an earlier run",
+            ));
+        }
+        Ok(Job { args, mode, profile, seed, cases, time, jobs, shard })
     }
     /// What its cases can reach on a target that skips nothing.
     pub(super) fn reach(&self) -> Reach {
@@ -249,10 +124,14 @@ pub(super) struct Ground<'g> {
     /// What its cases can reach.
     pub(super) reach: Reach,
     pub(super) runner: &'g Runner<'g>,
+    /// What the campaign's own cases run on: the same, and what else belongs to a case there.
+    pub(super) cases: &'g Runner<'g>,
     /// The same, telling records.
     pub(super) recorder: &'g Runner<'g>,
     /// Cases that a thread takes at once.
     pub(super) batch: u64,
+    /// Whose calls are measured.
+    pub(super) api: Option<&'g LightbitsClient>,
     /// Set if its runs are dear.
     pub(super) dear: Option<Dear>,
 }
@@ -302,6 +181,11 @@ fn refuse_array_flags(args: &CampaignArgs) -> Result<(), Failure> {
         (args.scenario.is_some(), "--scenario"),
         (args.snapshot_timeout.is_some(), "--snapshot-timeout"),
         (args.bitmap_order != OrderArg::Auto, "--bitmap-order"),
+        (args.max_requests_per_s.is_some(), "--max-requests-per-s"),
+        (args.max_bytes_per_s.is_some(), "--max-bytes-per-s"),
+        (args.max_live_snapshots.is_some(), "--max-live-snapshots"),
+        (args.audit_every.is_some(), "--audit-every"),
+        (args.patience.is_some(), "--patience"),
     ];
     let given = given.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag));
     match args.consent.first_given().or(given) {
@@ -352,53 +236,13 @@ fn on_simulator(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Resul
         source: &source,
         reach,
         runner: &runner,
+        cases: &runner,
         recorder: &recorder,
         batch,
+        api: None,
         dear: None,
     };
     drive(&job, &ground, &folder, context)
-}
-
-/// Runs the cases of a job on a ground, looks into what fails and reports.
-///
-/// # Errors
-/// If the run's folder cannot be written.
-pub(super) fn drive(
-    job: &Job<'_>,
-    ground: &Ground<'_>,
-    folder: &RunFolder,
-    context: &mut Context,
-) -> Result<Exit, Failure> {
-    let args = job.args;
-    begin((&header(job, ground), ground.capabilities.as_ref()), job, folder, context)?;
-    let stop = context.stop.clone();
-    let runs = ground.dear.as_ref().map_or(SHRINK_RUNS, |dear| dear.runs);
-    let budget = ShrinkBudget { time: args.shrink_time.0, runs };
-    let runners = (ground.runner, ground.recorder);
-    let mut investigator = Investigator::new(folder.path(), runners, budget, stop.flag());
-    if let Some(dear) = &ground.dear {
-        (investigator.tries, investigator.stand_in) = (dear.tries, true);
-        investigator.by_hand = dear.again.by_hand;
-    }
-    let campaign = Campaign {
-        source: ground.source,
-        runner: ground.runner,
-        first: 0,
-        cases: job.cases.unwrap_or(u64::MAX),
-        time: job.time,
-        jobs: job.jobs,
-        batch: ground.batch,
-        stop: stop.flag(),
-    };
-    let most = args.max_failures.or((job.mode == Mode::Check).then_some(1));
-    let mut hunt =
-        Hunt::new(context, &investigator, job.seed, job.time, most, &args.output.run_dir);
-    if let Some(dear) = &ground.dear {
-        hunt = hunt.on_target(dear.patience, dear.again.clone());
-    }
-    let totals = run_cases(&campaign, &mut hunt);
-    let reached = Reached::of(&covered(ground.source, campaign.first, totals.cases, ground.reach));
-    hunt.finish(totals, Some(reached), folder)
 }
 
 /// The scenario of a case as the flags want it.
@@ -475,78 +319,40 @@ pub(super) fn check_planted(names: &[String]) -> Result<(), Failure> {
     }
 }
 
+/// The part of the campaign that is this run's. `auto` asks whoever started it.
+fn shard(wanted: Option<&str>) -> Result<Shard, Failure> {
+    match wanted {
+        None => Ok(Shard::WHOLE),
+        Some("auto") => started_as(|name| std::env::var(name).ok()),
+        Some(text) => text.parse().map_err(|error| Failure::usage(format!("--shard: {error}"))),
+    }
+}
+
+/// The part that Slurm (an array job) or Kubernetes (an Indexed Job) names in the environment.
+/// <https://slurm.schedmd.com/job_array.html>,
+/// <https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode>
+fn started_as(environment: impl Fn(&str) -> Option<String>) -> Result<Shard, Failure> {
+    let number = |name: &str| environment(name).and_then(|text| text.parse::<u64>().ok());
+    let slurm = number("SLURM_ARRAY_TASK_ID").zip(number("SLURM_ARRAY_TASK_COUNT"));
+    // Arrays need not begin with 0.
+    let first = number("SLURM_ARRAY_TASK_MIN").unwrap_or(0);
+    let slurm = slurm.map(|(task, count)| (task.checked_sub(first), count));
+    let indexed = number("JOB_COMPLETION_INDEX").zip(number("LBAUDIT_SHARDS"));
+    let indexed = indexed.map(|(index, count)| (Some(index), count));
+    let (index, count) = slurm.or(indexed).ok_or_else(|| {
+        Failure::usage(
+            "--shard auto: neither SLURM_ARRAY_TASK_ID with SLURM_ARRAY_TASK_COUNT is set, nor JOB_COMPLETION_INDEX with LBAUDIT_SHARDS; give --shard I/N",
+        )
+    })?;
+    index.and_then(|index| Shard::new(index, count)).ok_or_else(|| {
+        Failure::usage("--shard auto: the index is not below the count; give --shard I/N")
+    })
+}
+
 fn random_seed() -> Result<u64, Failure> {
     getrandom::u64().map_err(|error| {
         Failure::could_not(format!("no random numbers for a seed: {error}; give --seed"))
     })
-}
-
-fn header(job: &Job<'_>, ground: &Ground<'_>) -> CampaignHeader {
-    let args = job.args;
-    let budget = match (job.cases, job.time) {
-        (Some(cases), Some(time)) => format!("{cases} cases or {} s", time.as_secs()),
-        (Some(cases), None) => format!("{cases} cases"),
-        (None, Some(time)) => format!("{} s", time.as_secs()),
-        (None, None) => "until stopped".to_owned(),
-    };
-    let mut notes = ground.notes.clone();
-    if let Some(dear) = &ground.dear {
-        let seconds = args.shrink_time.0.as_secs();
-        notes.push(format!(
-            "shrinking a finding takes at most {seconds} s and {} candidates on the target, each run up to {} times",
-            dear.runs, dear.tries
-        ));
-    }
-    CampaignHeader {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        target: ground.target.clone(),
-        seed: job.seed,
-        generator: GENERATOR_VERSION,
-        profile: match args.profile.as_str() {
-            "default" if ground.dear.is_none() => args.profile.clone(),
-            _ => job.profile.name.to_owned(),
-        },
-        policy: args.policy.or(ground.policy).map(|policy| policy.to_string()),
-        planted: args.plant.clone(),
-        jobs: job.jobs,
-        budget,
-        notes,
-    }
-}
-
-/// Says what will run, on the screen and in the run's folder.
-fn begin(
-    (header, capabilities): (&CampaignHeader, Option<&Capabilities>),
-    job: &Job<'_>,
-    folder: &RunFolder,
-    context: &mut Context,
-) -> Result<(), Failure> {
-    let started = Started {
-        run: folder.run().to_string(),
-        arguments: super::own_arguments(),
-        version: &header.version,
-        seed: header.seed,
-        generator: header.generator,
-        target: &header.target,
-        profile: &header.profile,
-        policy: header.policy.as_deref(),
-        planted: &header.planted,
-        jobs: header.jobs,
-        cases: job.cases,
-        seconds: job.time.map(|time| time.as_secs_f64()),
-        notes: &header.notes,
-        capabilities,
-    };
-    match context.ui.form {
-        Form::Jsonl => context.ui.event(&started),
-        Form::Text => header_lines(header).iter().for_each(|line| context.ui.print(line)),
-    }
-    let cannot = |error: std::io::Error| {
-        Failure::could_not(format!("cannot write {}: {error}", folder.path().display()))
-    };
-    let text = serde_json::to_string_pretty(&started).map_err(|error| cannot(error.into()))?;
-    let mut file = folder.create_file("run.json").map_err(cannot)?;
-    writeln!(file, "{text}").map_err(cannot)
 }
 
 #[cfg(test)]
@@ -580,6 +386,24 @@ mod tests {
         let simulated = profile_of("all");
         let name = CaseName { seed: 1, case: 1 };
         assert_eq!(draw(&simulated, name, None), generate(&simulated, name));
+    }
+
+    #[test]
+    fn slurm_and_kubernetes_say_which_part_it_is() {
+        let part = |set: &[(&str, &str)]| {
+            let found = started_as(|name| {
+                set.iter().find(|(is, _)| *is == name).map(|(_, value)| (*value).to_owned())
+            });
+            found.map(|shard| shard.to_string()).map_err(|failure| failure.exit)
+        };
+        let slurm = [("SLURM_ARRAY_TASK_ID", "3"), ("SLURM_ARRAY_TASK_COUNT", "4")];
+        assert_eq!(part(&slurm), Ok("3/4".to_owned()));
+        let from_one = [&slurm[..], &[("SLURM_ARRAY_TASK_MIN", "1")]].concat();
+        assert_eq!(part(&from_one), Ok("2/4".to_owned()));
+        let indexed = [("JOB_COMPLETION_INDEX", "0"), ("LBAUDIT_SHARDS", "6")];
+        assert_eq!(part(&indexed), Ok("0/6".to_owned()));
+        assert_eq!(part(&indexed[..1]), Err(Exit::Usage), "how many is not known");
+        assert_eq!(part(&[("SLURM_ARRAY_TASK_ID", "4"), slurm[1]]), Err(Exit::Usage));
     }
 
     fn profile_of(name: &str) -> Profile {

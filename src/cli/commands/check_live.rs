@@ -2,14 +2,23 @@
 //! region, every snapshot deleted at the end. Not covered: how a case runs there
 //! (`crate::campaign::live`).
 
-use super::check::{CampaignArgs, Dear, Ground, Job, Mode, drive, scenario_of};
+use super::check::{Dear, Ground, Job, Mode, scenario_of};
+use super::drive::drive;
 use super::suite::{clean_command, folder};
-use crate::array::{Array, BlockDevice, RealClock, Waiting};
+use crate::array::{Array, BlockDevice, Pace, PacedDevice, RealClock, Waiting};
 use crate::block::{BitmapOrder, BlockSize, Extent, Lba, LbaCount, Policy, Role, RunId};
+use crate::campaign::case::CaseOutcome;
+use crate::campaign::check::Runner;
+use crate::campaign::cleanup::{Runs, delete, leftovers_of_run};
 use crate::campaign::clone_reader::{CloneReader, Device};
 use crate::campaign::journal::{Journal, Journalled, JournalledClones};
 use crate::campaign::live::{LiveBench, Region};
+use crate::campaign::patience::Patience;
+use crate::campaign::quota::within_quota;
 use crate::campaign::replay::load;
+use crate::campaign::store::run_of_folder;
+use crate::campaign::target_audit::TargetAudit;
+use crate::cli::campaign_args::CampaignArgs;
 use crate::cli::config::{ConfigError, Connection, Size, Volumes};
 use crate::cli::connect::{INSECURE, connect};
 use crate::cli::exit::Exit;
@@ -17,14 +26,21 @@ use crate::cli::failure::Failure;
 use crate::cli::{Context, volumes};
 use crate::device::{Host, ReadOnlyDevice};
 use crate::engine::{CaseName, Event, Ledger, Profile, Recorded};
+use crate::lightbits::LightbitsClient;
 use crate::model::Model;
+use crate::oracle::{Reason, Verdict};
 use crate::report::Again;
 use crate::scenario::Scenario;
 use crate::sim::Bug;
+use crate::sync::ChecksumError;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
+use std::num::NonZeroU64;
+use std::path::Path;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
 
 /// Cases of `check` if neither cases nor time are given.
 const CASES: u64 = 50;
@@ -38,6 +54,10 @@ const SHRINK_RUNS: u64 = 100;
 const TRIES: u32 = 1;
 /// Cases in a row that cannot be judged before there is no point in going on.
 const GIVE_UP_AFTER: u64 = 3;
+/// Cases of a soak between two full reads of the target's region.
+const AUDIT_EVERY: u64 = 100;
+/// How long a soak waits for an array that is unwell.
+const UNWELL: Duration = Duration::from_secs(3600);
 
 /// Runs a campaign. `given` is the first flag that names the target.
 ///
@@ -134,6 +154,9 @@ fn on_array(
     let args = job.args;
     let order = args.bitmap_order.order().unwrap_or(BitmapOrder::Little);
     let client = connect(connection, order, context)?.client;
+    if let Some(per_s) = args.max_requests_per_s {
+        client.keep_pace(Pace::new(per_s));
+    }
     let footprint = LbaCount::new(at.end().get());
     let opened = volumes::open(&client, wanted, &args.consent, footprint, &mut context.ui)?;
     let shapes = volumes::shapes(&opened.infos, false);
@@ -166,6 +189,9 @@ fn on_array(
         journal: &journal,
         region: Some(at),
     };
+    if let Some(earlier) = &args.resume {
+        sweep_earlier(Path::new(earlier), &client, (&clock, waiting), context);
+    }
     let mut notes = vec![
         format!(
             "{} as {}",
@@ -183,11 +209,16 @@ fn on_array(
         volumes::arm(&port, opened, shapes, &mut model, policy, &context.stop, &context.ui)?;
     notes.extend(armed.notes.iter().cloned());
     notes.extend(armed.findings.iter().map(|finding| format!("handshake: {finding}")));
+    let pace = args.max_bytes_per_s.and_then(|size| NonZeroU64::new(size.0.get())).map(Pace::new);
+    let paced = |device| pace.as_ref().map(|pace| PacedDevice::new(device, pace, stop.flag()));
+    let (source_paced, target_paced) = (paced(&armed.source), paced(&armed.target));
+    let source_device = source_paced.as_ref().map_or(&armed.source as &dyn BlockDevice, |it| it);
+    let target_device = target_paced.as_ref().map_or(&armed.target as &dyn BlockDevice, |it| it);
     let bench = LiveBench {
         array,
         volumes: BTreeMap::from([
-            (Role::Source, (wanted.source, &armed.source as &dyn BlockDevice)),
-            (Role::Target, (wanted.target, &armed.target as &dyn BlockDevice)),
+            (Role::Source, (wanted.source, source_device)),
+            (Role::Target, (wanted.target, target_device)),
         ]),
         clock: &clock,
         waiting,
@@ -201,15 +232,34 @@ fn on_array(
             let name = CaseName { seed: job.seed, case };
             let mut scenario = bench.region.place(scenario_of(args, &job.profile, name), case);
             scenario.header.policy = policy;
-            scenario
+            match args.max_live_snapshots.and_then(|most| usize::try_from(most).ok()) {
+                Some(most) => within_quota(scenario, most),
+                None => scenario,
+            }
         }
     };
+    let every = args.audit_every.unwrap_or(AUDIT_EVERY);
+    let audit = TargetAudit::new(target_device, at, every, stop.flag());
     let runner = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+        audit.ran(scenario);
         bench.run(scenario, Recorded::Nothing, on_event)
     };
     let recorder = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+        audit.ran(scenario);
         bench.run(scenario, Recorded::Blocks, on_event)
     };
+    let say = |text: &str| drop(writeln!(std::io::stderr(), "{text}"));
+    let long = Patience {
+        most: args.patience.map_or(UNWELL, |time| time.0),
+        clock: &clock,
+        stop: stop.flag(),
+        say: &say,
+        spent: AtomicBool::new(false),
+    };
+    let soaked = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+        long.with(|| audited(runner(scenario, on_event), &audit))
+    };
+    let cases: &Runner<'_> = if job.mode == Mode::Soak { &soaked } else { &runner };
     let again = Again {
         command: "lbaudit check --scenario".to_owned(),
         flags: again_flags(job, connection, wanted, at),
@@ -226,8 +276,10 @@ fn on_array(
         source: &source,
         reach: job.reach().placed(),
         runner: &runner,
+        cases,
         recorder: &recorder,
         batch: 1,
+        api: Some(&client),
         dear: Some(dear),
     };
     let exit = drive(job, &ground, &folder, context);
@@ -244,6 +296,48 @@ fn on_array(
     let exit = exit?;
     let exit = if armed.findings.is_empty() { exit } else { exit.or(Exit::Violation) };
     Ok(if left > 0 { exit.or(Exit::Nothing) } else { exit })
+}
+
+/// Deletes what the run that this one goes on with left: it was killed, or it would have done so.
+fn sweep_earlier(
+    folder: &Path,
+    client: &LightbitsClient,
+    (clock, waiting): (&RealClock, Waiting<'_>),
+    context: &mut Context,
+) {
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let (Some(run), Some(root)) = (run_of_folder(name), folder.parent()) else { return };
+    let runs = Runs { root, own: None, delete_unknown: false };
+    let found = leftovers_of_run(client, run, runs, SystemTime::now());
+    let said = match found {
+        Err(error) => format!("what the earlier run left was not looked for: {error}"),
+        Ok(found) if found.is_empty() => return,
+        Ok(found) => {
+            let left = delete(client, clock, waiting, runs, &found).len();
+            format!(
+                "deleted {} of {} snapshots that the earlier run left",
+                found.len() - left,
+                found.len()
+            )
+        }
+    };
+    context.ui.say(&said);
+}
+
+/// The outcome of a case of a soak, with what the whole target has to say.
+fn audited(mut outcome: CaseOutcome, audit: &TargetAudit<'_>) -> CaseOutcome {
+    if outcome.verdict != Verdict::Pass {
+        return outcome;
+    }
+    match audit.case_over() {
+        Ok(None) => {}
+        Ok(Some(violation)) => outcome.verdict = Verdict::Fail(vec![violation]),
+        Err(ChecksumError::Interrupted) => {
+            outcome.verdict = Verdict::Unknown(Reason::Interrupted);
+        }
+        Err(error) => outcome.verdict = Verdict::Unknown(Reason::Device(error.to_string())),
+    }
+    outcome
 }
 
 /// The flags that run a finding's scenario again on this array. They never hold the token.

@@ -1,12 +1,14 @@
 //! `check` and `soak` on QEMU's own change tracker: which daemon, which profiles, what is dear.
 //! Not covered: how a case runs there (`crate::campaign::qemu_cases`).
 
-use super::check::{CampaignArgs, Dear, Ground, Job, Mode, drive};
+use super::check::{Dear, Ground, Job, Mode};
+use super::drive::drive;
 use crate::block::{BlockSize, LbaCount, Policy, RunId};
 use crate::campaign::case::CaseOutcome;
 use crate::campaign::qemu_cases::QemuBench;
 use crate::cli::Context;
 use crate::cli::args::Backend;
+use crate::cli::campaign_args::CampaignArgs;
 use crate::cli::config::ConfigError;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -87,8 +89,10 @@ pub(super) fn run(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Res
         source: &source,
         reach: job.reach(),
         runner: &runner,
+        cases: &runner,
         recorder: &recorder,
         batch: 1,
+        api: None,
         dear: Some(Dear { runs: SHRINK_RUNS, tries, patience: PATIENCE, again }),
     };
     drive(&job, &ground, &folder, context)

@@ -69,8 +69,7 @@ mod tests {
         let files = std::fs::read_dir(&dir).expect("there").count();
         assert!(text.text().contains(&format!("{files} manual pages in ")), "{}", text.text());
         for (command, flags) in leaves(&Cli::command()) {
-            let name = if command == "serve" { "sim-serve" } else { command.as_str() };
-            let page = std::fs::read_to_string(dir.join(format!("lbaudit-{name}.1")));
+            let page = std::fs::read_to_string(dir.join(format!("lbaudit-{command}.1")));
             let page = page.expect("a page").replace("\\-", "-");
             for flag in flags.iter().filter(|flag| !flag.hidden) {
                 assert!(page.contains(&format!("--{}", flag.name)), "{command}: {}", flag.name);

@@ -9,6 +9,7 @@ pub mod clean;
 pub mod completions;
 pub mod diff;
 pub mod doctor;
+pub mod drive;
 pub mod explain;
 pub mod explore;
 mod faults;
@@ -17,7 +18,10 @@ mod judge;
 pub mod list;
 pub mod man;
 mod matrix;
+mod process;
+mod publish;
 pub mod replay;
+pub mod runs;
 pub mod selftest;
 pub mod serve;
 pub mod suite;
@@ -40,7 +44,7 @@ fn unknown_bug(name: &str) -> Failure {
 const SECRET: [&str; 2] = ["--jwt", "--jwt-command"];
 
 /// The command line without the program and without secrets, as run folders keep it.
-fn arguments(line: impl IntoIterator<Item = String>) -> Vec<String> {
+pub(super) fn arguments(line: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut hide = false;
     let mut kept = |word: String| match word.split_once('=') {
         _ if std::mem::take(&mut hide) => "***".to_owned(),
@@ -62,7 +66,7 @@ pub fn remember(line: &[OsString]) {
 }
 
 /// The command line that is carried out, as [`arguments`] keeps it.
-fn own_arguments() -> Vec<String> {
+pub(super) fn own_arguments() -> Vec<String> {
     let line = LINE.get_or_init(|| std::env::args_os().collect());
     arguments(line.iter().map(|word| word.to_string_lossy().into_owned()))
 }

@@ -5,7 +5,7 @@
 use super::check::{check_planted, draw, profile};
 use super::check_qemu;
 use crate::campaign::case::{CaseOutcome, record_case};
-use crate::campaign::finding::shrink_scenario;
+use crate::campaign::investigate::shrink_scenario;
 use crate::campaign::nearest::{nearest, witnesses};
 use crate::campaign::record::Recording;
 use crate::campaign::replay::{LoadError, contradiction, load, regression, traces_in};

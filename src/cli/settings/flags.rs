@@ -97,8 +97,8 @@ pub fn flags_of(command: &clap::Command) -> Vec<Flag> {
 pub struct Named<'a> {
     /// The command.
     pub command: &'a clap::Command,
-    /// Its last name, as tables of a file are called.
-    pub name: &'a str,
+    /// Its name, as tables of a file are called: `soak`, `sim-serve`.
+    pub name: String,
     /// The index of the first word behind its name.
     pub behind: usize,
 }
@@ -106,12 +106,14 @@ pub struct Named<'a> {
 /// The command that a line names, if it names one that is a leaf.
 pub fn named<'a>(root: &'a clap::Command, words: &[Option<&str>]) -> Option<Named<'a>> {
     let (mut command, mut at) = (root, 1);
+    let mut names = Vec::new();
     while command.has_subcommands() {
         at = behind_settings(words, at);
         command = command.find_subcommand((*words.get(at)?)?)?;
+        names.push(command.get_name());
         at += 1;
     }
-    Some(Named { command, name: command.get_name(), behind: at })
+    Some(Named { command, name: names.join("-"), behind: at })
 }
 
 /// The index of the first word from `at` on that is not of a flag that says where settings are.
@@ -133,7 +135,10 @@ pub fn leaves(root: &clap::Command) -> Vec<(String, Vec<Flag>)> {
     let mut found = Vec::new();
     for command in root.get_subcommands() {
         if command.has_subcommands() {
-            found.extend(leaves(command));
+            let below = leaves(command).into_iter();
+            found.extend(
+                below.map(|(name, flags)| (format!("{}-{name}", command.get_name()), flags)),
+            );
         } else {
             found.push((command.get_name().to_owned(), flags_of(command)));
         }

@@ -119,7 +119,7 @@ const WITH_RESUME: [&str; 7] =
 const ENVIRONMENT: &str = "the environment";
 
 /// The command that plays the array.
-const SERVER: &str = "serve";
+const SERVER: &str = "sim-serve";
 
 fn asks_for_help(words: &[Option<&str>]) -> bool {
     own_words(words).iter().any(|word| ["-h", "--help", "-V", "--version"].contains(word))
@@ -278,7 +278,7 @@ fn tables(
     let mut layers = Vec::new();
     for (place, table) in chosen {
         let shown = path.display();
-        if let Some(values) = table.of.get(named.name) {
+        if let Some(values) = table.of.get(&named.name) {
             let origin = format!("{shown} [{place}.{}]", named.name);
             layers.push(Layer { origin, values: values.clone() });
         }

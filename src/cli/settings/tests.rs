@@ -88,7 +88,7 @@ fn a_key_reaches_only_commands_that_have_its_flag_and_a_commands_table_only_that
     assert_eq!(home.words("list bugs"), "list --run-dir=/var/runs bugs");
     assert_eq!(home.words("sim serve"), "sim serve", "the simulator is not the client");
     let served =
-        Home::new(Some("[default]\nprofile = \"bounds\"\n[default.serve]\nprofile = \"b\""));
+        Home::new(Some("[default]\nprofile = \"bounds\"\n[default.sim-serve]\nprofile = \"b\""));
     assert_eq!(served.words("sim serve"), "sim serve --profile=b");
 }
 

@@ -11,6 +11,21 @@ use super::coverage_walk::Walk;
 use super::goals::Goal;
 use super::reach::Reach;
 use crate::scenario::Scenario;
+use serde::{Deserialize, Serialize};
+
+/// [`Coverage`] as a file keeps it: a combination that was not reached is not in it. The numbers of
+/// combinations and goals hold for one version of this program.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoverageRecord {
+    v: u32,
+    reach: Reach,
+    cases: u64,
+    /// Number of a combination, and how often it was reached.
+    combinations: Vec<(usize, u32)>,
+    /// In how many cases each goal was reached, by its number.
+    goals: Vec<u64>,
+}
 
 /// Counts of what was reached.
 #[derive(Clone)]
@@ -93,6 +108,33 @@ impl Coverage {
             *count += more;
         }
         self.cases += other.cases;
+    }
+
+    /// As a file keeps it.
+    pub fn record(&self) -> CoverageRecord {
+        let counts = self.counts.iter().copied().enumerate().filter(|&(_, count)| count > 0);
+        CoverageRecord {
+            v: 1,
+            reach: self.reach,
+            cases: self.cases,
+            combinations: counts.collect(),
+            goals: self.goals.to_vec(),
+        }
+    }
+
+    /// What a file kept. Combinations and goals that there are not are left out.
+    pub fn of_record(record: &CoverageRecord) -> Coverage {
+        let mut coverage = Coverage::within(record.reach);
+        coverage.cases = record.cases;
+        for &(place, times) in &record.combinations {
+            if let Some(count) = coverage.counts.get_mut(place) {
+                *count = times;
+            }
+        }
+        for (goal, &times) in coverage.goals.iter_mut().zip(&record.goals) {
+            *goal = times;
+        }
+        coverage
     }
 
     /// Cases that were counted.

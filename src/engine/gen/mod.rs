@@ -30,7 +30,7 @@ mod strategy;
 #[cfg(test)]
 mod tests;
 
-pub use coverage::{Coverage, Group};
+pub use coverage::{Coverage, CoverageRecord, Group};
 pub use entropy::{Entropy, Seeded, Words};
 pub use goals::Goal;
 pub use name::{BadCaseName, CaseName, GENERATOR_VERSION};

@@ -2,9 +2,11 @@
 //! targets that exist; a profile describes a simulated one.
 
 use crate::block::BlockSize;
+use serde::{Deserialize, Serialize};
 
 /// What a target offers to a generated case: a set of features.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Offers(u32);
 
 impl Offers {

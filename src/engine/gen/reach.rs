@@ -5,11 +5,13 @@ use super::coverage_cells::{Bits, Block, Cell, Did, Relation, Upset};
 use super::goals::Goal;
 use super::profile::{Offers, Profile};
 use crate::block::CHUNK_LBAS;
+use serde::{Deserialize, Serialize};
 
 const FROZEN: Offers = Offers::SYNCS.and(Offers::SNAPSHOT_READS);
 
 /// What cases can reach.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Reach {
     offers: Offers,
     /// Volumes may hold data from before the case.
