@@ -2,8 +2,9 @@
 //! that reads like that of a single host.
 //!
 //! Sums and digests add up; findings of one cause become one, that of the lowest case; what the cases
-//! reached is added. What does not belong together is refused: runs of other seeds, profiles or
-//! targets, or one shard twice. Not covered: going on with a merged run; how fast it was over time.
+//! reached is added. Of a shard that was started anew (an engine retries what could not test) the run
+//! that did most counts, and findings of the others are kept. What does not belong together is refused:
+//! runs of other seeds, profiles or targets. Not covered: going on with a merged run; how fast it was over time.
 
 use super::check::SoFar;
 use super::run_files::{COVERAGE, Checkpoint, SHARD, Started, Stream, save_coverage};
@@ -46,19 +47,6 @@ pub enum MergeError {
         first_is: String,
         /// What it is in the other.
         second_is: String,
-    },
-    /// Two did the same cases.
-    #[error(
-        "{} and {} are both shard {shard}; if one of them was started anew, leave the other out",
-        first.display(), second.display()
-    )]
-    Twice {
-        /// One of them.
-        first: PathBuf,
-        /// The other.
-        second: PathBuf,
-        /// Which part.
-        shard: String,
     },
     /// A shard is none.
     #[error("{}: {cause}", path.display())]
@@ -141,15 +129,19 @@ fn look(path: &Path, depth: u32, found: &mut BTreeSet<PathBuf>) -> io::Result<()
 /// # Errors
 /// [`MergeError`].
 pub fn merge(runs: &[RunRecord], into: &RunFolder) -> Result<Merged, MergeError> {
-    let first = runs.first().ok_or_else(|| MergeError::Nothing("nothing".to_owned()))?;
-    let shards = shards(runs)?;
+    let all = runs;
+    // Also those that do not count in the end.
+    shards(&all.iter().collect::<Vec<_>>())?;
+    let (runs, spare) = furthest(runs);
+    let first = *runs.first().ok_or_else(|| MergeError::Nothing("nothing".to_owned()))?;
+    let shards = shards(&runs)?;
     let mut lacking = missing(&shards);
     let mut stream = first.checkpoint.stream.clone();
     stream.insert(SHARD.to_owned(), "merged".to_owned());
     let mut merged = Checkpoint::begin(stream);
-    merged.so_far = sums(runs, &shards);
+    merged.so_far = sums(&runs, &shards);
     let mut coverage: Option<Coverage> = None;
-    for run in runs {
+    for run in &runs {
         let name = run.folder.display();
         merged.seconds = merged.seconds.max(run.checkpoint.seconds);
         merged.problems.extend(run.checkpoint.problems.iter().cloned());
@@ -163,53 +155,57 @@ pub fn merge(runs: &[RunRecord], into: &RunFolder) -> Result<Merged, MergeError>
         }
     }
     merged.problems.truncate(PROBLEMS);
-    merged.findings = findings(runs, into.path())?;
+    merged.findings = findings(&runs, &spare, into.path())?;
     if let Some(coverage) = &coverage {
         save_coverage(into.path(), coverage)?;
     }
-    Ok(Merged {
-        started: started(runs, first, into, &lacking),
-        checkpoint: merged,
-        coverage,
-        lacking,
-    })
+    let mut begun = started(all, first, into, &lacking);
+    begun.notes.extend(
+        spare
+            .iter()
+            .map(|run| format!("{} was done anew: only its findings count", run.folder.display())),
+    );
+    Ok(Merged { started: begun, checkpoint: merged, coverage, lacking })
 }
 
-/// The shard of each run; all of one campaign, none twice.
-fn shards(runs: &[RunRecord]) -> Result<Vec<Shard>, MergeError> {
-    let mut seen: BTreeMap<String, &RunRecord> = BTreeMap::new();
-    let mut shards = Vec::new();
-    let Some(first) = runs.first() else { return Ok(shards) };
+/// The run of each shard that did most, and the others.
+fn furthest(runs: &[RunRecord]) -> (Vec<&RunRecord>, Vec<&RunRecord>) {
+    let mut best: BTreeMap<Option<&String>, &RunRecord> = BTreeMap::new();
+    let mut spare = Vec::new();
+    for run in runs {
+        let shard = run.checkpoint.stream.get(SHARD);
+        let did = |run: &RunRecord| run.checkpoint.so_far.totals.cases;
+        match best.get_mut(&shard) {
+            Some(other) if did(other) >= did(run) => spare.push(run),
+            Some(other) => spare.push(std::mem::replace(other, run)),
+            None => drop(best.insert(shard, run)),
+        }
+    }
+    (best.into_values().collect(), spare)
+}
+
+/// The shard of each run; all of one campaign.
+fn shards(runs: &[&RunRecord]) -> Result<Vec<Shard>, MergeError> {
     let of = |stream: &Stream, key: &str| stream.get(key).cloned().unwrap_or_default();
+    let differ = |first: &RunRecord, second: &RunRecord, key: &str, is: [String; 2]| {
+        let [first_is, second_is] = is;
+        let (first, second) = (first.folder.clone(), second.folder.clone());
+        MergeError::Differ { first, second, key: key.to_owned(), first_is, second_is }
+    };
+    let mut shards: Vec<Shard> = Vec::new();
+    let Some(first) = runs.first() else { return Ok(shards) };
     for run in runs {
         let (one, other) = (&first.checkpoint.stream, &run.checkpoint.stream);
         let mut keys = one.keys().chain(other.keys()).filter(|key| *key != SHARD);
         if let Some(key) = keys.find(|key| one.get(*key) != other.get(*key)) {
-            return Err(MergeError::Differ {
-                first: first.folder.clone(),
-                second: run.folder.clone(),
-                key: key.clone(),
-                first_is: of(one, key),
-                second_is: of(other, key),
-            });
+            return Err(differ(first, run, key, [of(one, key), of(other, key)]));
         }
-        let name = of(other, SHARD);
-        if let Some(twin) = seen.insert(name.clone(), run) {
-            let (first, second) = (twin.folder.clone(), run.folder.clone());
-            return Err(MergeError::Twice { first, second, shard: name });
-        }
-        let shard: Shard = name.parse().map_err(|cause: super::part::BadShard| {
+        let shard: Shard = of(other, SHARD).parse().map_err(|cause: super::part::BadShard| {
             MergeError::Shard { path: run.folder.clone(), cause: cause.to_string() }
         })?;
-        if let Some(other) = shards.first().filter(|other: &&Shard| other.count() != shard.count())
-        {
-            return Err(MergeError::Differ {
-                first: first.folder.clone(),
-                second: run.folder.clone(),
-                key: "the number of shards".to_owned(),
-                first_is: other.count().to_string(),
-                second_is: shard.count().to_string(),
-            });
+        if let Some(other) = shards.first().filter(|other| other.count() != shard.count()) {
+            let is = [other.count().to_string(), shard.count().to_string()];
+            return Err(differ(first, run, "the number of shards", is));
         }
         shards.push(shard);
     }
@@ -224,7 +220,7 @@ fn missing(shards: &[Shard]) -> Vec<String> {
 }
 
 /// The sums, and the cases from the first on that were done without a gap.
-fn sums(runs: &[RunRecord], shards: &[Shard]) -> SoFar {
+fn sums(runs: &[&RunRecord], shards: &[Shard]) -> SoFar {
     let mut sums = SoFar::default();
     let mut gap = None;
     for (run, shard) in runs.iter().zip(shards) {
@@ -240,14 +236,20 @@ fn sums(runs: &[RunRecord], shards: &[Shard]) -> SoFar {
 }
 
 /// Findings by their case, the first of each cause copied.
-fn findings(runs: &[RunRecord], into: &Path) -> Result<Vec<super::run_files::Known>, MergeError> {
-    let mut all: Vec<&Found> = runs.iter().flat_map(|run| &run.findings).collect();
-    all.sort_by_key(|found| found.known.case);
+fn findings(
+    runs: &[&RunRecord],
+    spare: &[&RunRecord],
+    into: &Path,
+) -> Result<Vec<super::run_files::Known>, MergeError> {
+    let counted = runs.iter().flat_map(|run| &run.findings).map(|found| (found, true));
+    let again = spare.iter().flat_map(|run| &run.findings).map(|found| (found, false));
+    let mut all: Vec<(&Found, bool)> = counted.chain(again).collect();
+    all.sort_by_key(|(found, counts)| (found.known.case, !counts));
     let mut kept: Vec<super::run_files::Known> = Vec::new();
-    for found in all {
+    for (found, counts) in all {
         let same = kept.iter_mut().find(|kept| kept.signature == found.known.signature);
         if let Some(same) = same {
-            same.cases += found.known.cases;
+            same.cases += if counts { found.known.cases } else { 0 };
             continue;
         }
         let number = u32::try_from(kept.len() + 1).unwrap_or(u32::MAX);
@@ -255,7 +257,7 @@ fn findings(runs: &[RunRecord], into: &Path) -> Result<Vec<super::run_files::Kno
         kept.push(super::run_files::Known { number, ..found.known.clone() });
     }
     let mut unfinished = 0;
-    for run in runs {
+    for run in runs.iter().chain(spare) {
         for entry in fs::read_dir(&run.folder)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();

@@ -114,6 +114,14 @@ impl RunFolder {
     }
 }
 
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        // Closing is not enough: a program that is just being started has a copy of the descriptor.
+        // If it cannot be unlocked, the kernel does it a moment later.
+        let _ = rustix::fs::flock(&self._lock, FlockOperation::Unlock);
+    }
+}
+
 /// What is known about a run by its folder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RunState {
@@ -342,6 +350,7 @@ mod tests {
         assert_eq!(run_state(root.path(), run), RunState::Alive, "looking takes nothing away");
         assert_eq!(run_state(root.path(), RunId::from_u128(8)), RunState::Unknown);
         let lock = folder.path().join(LOCK);
+        let copy = folder._lock.try_clone().expect("as a child has before its program starts");
         drop(folder);
         assert_eq!(run_state(root.path(), run), RunState::Ended);
         let mode = |mode| {
@@ -353,6 +362,7 @@ mod tests {
             assert_eq!(run_state(root.path(), run), RunState::Unknown, "{writable:o}");
         }
         mode(0o700);
+        drop(copy);
         fs::remove_file(lock).expect("it was there");
         assert_eq!(run_state(root.path(), run), RunState::Unknown, "an empty folder says nothing");
         assert_eq!(run_state(Path::new("/nowhere"), run), RunState::Unknown);

@@ -12,6 +12,7 @@ pub mod connect;
 pub mod exit;
 pub mod failure;
 pub mod select;
+pub mod settings;
 pub mod stop;
 pub mod ui;
 pub mod volumes;
@@ -21,11 +22,14 @@ pub use failure::Failure;
 
 use args::OutputArgs;
 use campaign_args::CampaignArgs;
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use commands::{
-    audit, check, clean, diff, doctor, drive, explore, list, replay, runs, selftest, serve, suite,
-    sync,
+    audit, check, clean, completions, diff, doctor, drive, explain, explore, list, man, replay,
+    runs, selftest, serve, suite, sync,
 };
+use settings::Around;
+use settings::file::Places;
+use settings::flags::behind_settings;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -44,6 +48,8 @@ pub struct Context {
 #[derive(Parser, Debug)]
 #[command(name = "lbaudit", version, disable_help_subcommand = true)]
 struct Cli {
+    #[command(flatten)]
+    settings: settings::SettingsArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -81,10 +87,14 @@ enum Command {
         #[command(subcommand)]
         command: SimCommand,
     },
-    /// List tests, bugs, faults, ops, checks or profiles.
+    /// List tests, bugs, faults, ops, checks, guards or profiles.
     List(list::ListArgs),
-    /// What a test, a planted bug, a kind of violation or a profile means.
-    Explain(list::ExplainArgs),
+    /// What a name means that `list` prints, and why it matters.
+    Explain(explain::ExplainArgs),
+    /// The completions of a shell, on standard output.
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages into a folder.
+    Man(man::ManArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -122,13 +132,31 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
-/// Whether this is the original's form: flags without a subcommand.
+/// Whether this is the original's form: flags without a subcommand. Where settings come from may be
+/// said in front of one.
 fn is_original_form(args: &[OsString]) -> bool {
-    let first = args.get(1).and_then(|first| first.to_str());
-    first.is_some_and(|first| {
-        first.starts_with('-') && !matches!(first, "-h" | "--help" | "-V" | "--version")
-    })
+    let words: Vec<Option<&str>> = args.iter().map(|word| word.to_str()).collect();
+    match words.get(behind_settings(&words, 1)) {
+        Some(first) => first.is_some_and(|first| {
+            first.starts_with('-') && !matches!(first, "-h" | "--help" | "-V" | "--version")
+        }),
+        None => words.len() > 1,
+    }
 }
+
+/// The environment, and where a settings file may be found.
+fn around() -> Around {
+    let mut owners = vec![0, rustix::process::geteuid().as_raw()];
+    // Who became root by sudo is still who may write the file.
+    if owners.contains(&0) && owners[1] == 0 {
+        owners.extend(std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse::<u32>().ok()));
+    }
+    let files = SETTINGS_FILES.map(Into::into).to_vec();
+    Around { variables: std::env::vars_os().collect(), places: Places { files, owners } }
+}
+
+/// Where a settings file is looked for.
+const SETTINGS_FILES: [&str; 2] = ["lbaudit.toml", "/etc/lbaudit/lbaudit.toml"];
 
 fn run(mut args: Vec<OsString>) -> Exit {
     if args.len() < 2 {
@@ -139,8 +167,21 @@ fn run(mut args: Vec<OsString>) -> Exit {
     if folded {
         args.insert(1, "suite".into());
     }
-    let exit = match Cli::try_parse_from(&args).map(|cli| with_earlier_flags(cli, &args)) {
+    let completed = match settings::complete(args, &Cli::command(), &around()) {
+        Ok(completed) => completed,
+        Err(error) => {
+            say(&error.to_string());
+            return Exit::Usage;
+        }
+    };
+    completed.warnings.iter().for_each(|warning| say(warning));
+    if !completed.words.iter().any(|word| *word == *"-q" || *word == *"--quiet") {
+        completed.from_file.iter().for_each(|place| say(&format!("taken from {place}")));
+    }
+    let parsed = Cli::try_parse_from(&completed.words);
+    let exit = match parsed.map(|cli| with_earlier_flags(cli, &completed.words)) {
         Ok(Ok(mut cli)) => {
+            commands::remember(&completed.words);
             if let Command::Suite(args) = &mut cli.command {
                 args.folded = folded;
             }
@@ -153,7 +194,16 @@ fn run(mut args: Vec<OsString>) -> Exit {
             if error.use_stderr() { Exit::Usage } else { Exit::Passed }
         }
     };
+    // A flag that a message names need not be one that the user typed.
+    if exit == Exit::Usage {
+        completed.from_environment.iter().for_each(|place| say(&format!("taken from {place}")));
+    }
     if folded { exit.folded() } else { exit }
+}
+
+/// A line of standard error.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "lbaudit: {line}");
 }
 
 /// A run that goes on with an earlier one has that one's flags too. What a campaign's folder keeps of
@@ -210,10 +260,20 @@ fn execute(command: Command) -> Exit {
         }
         Command::Runs(args) => with(args.output(), false, |context| runs::run(args, context)),
         Command::List(args) => with(&args.output, false, |context| list::list(args, context)),
-        // These two have no output flags, and the server listens to signals itself.
+        // These have no output flags, and the server listens to signals itself.
         Command::Explain(args) => {
             let mut context = plain();
-            let done = list::explain(args, &mut context);
+            let done = explain::explain(args, &mut context);
+            finish(done, &mut context.ui, &Stop::default())
+        }
+        Command::Completions(args) => {
+            let mut context = plain();
+            let done = completions::run(args, &mut Cli::command(), &mut context);
+            finish(done, &mut context.ui, &Stop::default())
+        }
+        Command::Man(args) => {
+            let mut context = plain();
+            let done = man::run(args, &Cli::command(), &mut context);
             finish(done, &mut context.ui, &Stop::default())
         }
         Command::Sim { command: SimCommand::Serve(args) } => {
@@ -267,6 +327,9 @@ fn finish(done: Result<Exit, Failure>, ui: &mut Ui, stop: &Stop) -> Exit {
 }
 
 #[cfg(test)]
+mod deploy_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -283,7 +346,19 @@ mod tests {
     fn flags_without_a_subcommand_are_the_originals_form() {
         assert!(is_original_form(&args("--endpoint https://a")));
         assert!(is_original_form(&args("--test 12")));
-        for line in ["", "suite --test 12", "--help", "-h", "--version", "-V", "list bugs"] {
+        assert!(is_original_form(&args("--config f --test 12")));
+        assert!(is_original_form(&args("--config=f")));
+        for line in [
+            "--config f check",
+            "--config-profile p --config=f --help",
+            "",
+            "suite --test 12",
+            "--help",
+            "-h",
+            "--version",
+            "-V",
+            "list bugs",
+        ] {
             assert!(!is_original_form(&args(line)), "{line}");
         }
     }

@@ -107,6 +107,12 @@ fn every_guard_of_the_sources_refuses_in_a_set_up_of_its_own() {
     }
 }
 
+#[test]
+fn the_catalogue_has_every_guard_in_order() {
+    let names = crate::device::GUARDS.map(|guard| guard.name);
+    assert_eq!(names, SET_UPS.map(|(guard, _)| guard));
+}
+
 fn is_guard(word: &str) -> bool {
     word.strip_prefix('G').is_some_and(|number| number.parse::<u32>().is_ok())
 }

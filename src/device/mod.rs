@@ -11,6 +11,7 @@
 //! what the handshake is for.
 
 mod block;
+mod catalogue;
 mod consent;
 pub mod guards;
 pub mod host;
@@ -25,6 +26,7 @@ pub mod sysfs;
 pub(crate) mod testing;
 
 pub use block::{Armed, HandshakeDevice, HandshakeProof};
+pub use catalogue::{GUARDS, GuardSpec};
 pub use consent::{BadConsent, Consent, ConsentItem};
 pub use guards::{GuardRefusal, Identity};
 pub use host::Host;

@@ -18,6 +18,7 @@ mod killing;
 mod proxied;
 mod secrets;
 mod serving;
+mod settings;
 mod soaking;
 mod stopping;
 mod support;

@@ -93,12 +93,17 @@ fn shards_are_merged_to_what_one_host_does() {
     assert_eq!(one, other, "{merged}");
     let lacking = merge(&["host-0", "host-2"]);
     assert!(lacking.stderr.contains("shard 1/3 is missing"), "{lacking}");
-    let twice = merge(&["host-0", "whole"]);
-    twice.assert_code(2);
-    assert!(twice.stderr.contains("not of one campaign"), "{twice}");
+    let others = merge(&["host-0", "whole"]);
+    others.assert_code(2);
+    assert!(others.stderr.contains("not of one campaign"), "{others}");
+    // An engine retried a shard: the run that did more counts, and no case twice.
+    home.run(&soak(&["--cases", "300", "--shard", "1/3", "--run-dir", "host-1"]), None);
+    merge(&["host-0", "host-1", "host-2"]).assert_code(1);
+    let again = essence(&home, "lbaudit-runs/latest");
+    assert_eq!(again, essence(&home, "whole/latest"));
     let none = merge(&["tmp"]);
     none.assert_code(2);
-    assert_eq!(home.runs().len(), 2, "what is refused makes no run");
+    assert_eq!(home.runs().len(), 3, "what is refused makes no run");
     home.assert_nothing_left();
 }
 

@@ -1,12 +1,12 @@
-//! `lbaudit list KIND` and `lbaudit explain NAME`: what there is, and what it means.
+//! `lbaudit list KIND`: what there is, in one line each.
 //!
-//! Not covered: anything of a real array; it prints what this program knows by itself.
+//! Not covered: what one of them means at length (`super::explain`); anything of a real array.
 
 use crate::cli::Context;
 use crate::cli::args::{Form, OutputArgs};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
-use crate::cli::select::nearest_of;
+use crate::device::GUARDS;
 use crate::engine::PROFILES;
 use crate::oracle::Kind;
 use crate::sim::hostile::ApiFault;
@@ -41,13 +41,8 @@ pub enum What {
     Profiles,
     /// The faults that `sim serve --fault` injects.
     Faults,
-}
-
-/// What to explain.
-#[derive(Args, Clone, Debug)]
-pub struct ExplainArgs {
-    /// A test, a planted bug, a kind of violation, a profile or a fault.
-    pub name: String,
+    /// The guards that a device passes before anything is written to it.
+    Guards,
 }
 
 /// A planted bug of either side, as `list bugs` shows it.
@@ -98,7 +93,8 @@ pub fn bugs() -> Vec<BugRow> {
     array.chain(pipeline).collect()
 }
 
-const KINDS: [Kind; 9] = [
+/// The kinds of violation, the gravest first.
+pub(super) const KINDS: [Kind; 9] = [
     Kind::Missed,
     Kind::Content,
     Kind::Disturbed,
@@ -110,28 +106,100 @@ const KINDS: [Kind; 9] = [
     Kind::Figure,
 ];
 
-/// The vocabulary of scenarios, as traces spell it.
-const OPS: [(&str, &str); 20] = [
-    ("write", "writes new stamped blocks"),
-    ("rewrite", "reads what is there and writes the very same bytes back"),
-    ("zero", "writes zero bytes like any other data"),
-    ("write_zeroes", "zeroes by the device's own command"),
-    ("discard", "tells the device that nothing of value is there"),
-    ("flush", "makes acknowledged writes durable"),
-    ("read", "reads and judges contents, live or of a snapshot"),
-    ("take", "takes a snapshot"),
-    ("delete", "deletes a snapshot"),
-    ("wait", "waits until every snapshot has settled"),
-    ("concurrent", "operations in flight together"),
-    ("rollback", "puts the volume back to a snapshot"),
-    ("resize", "grows or, by force, shrinks the volume"),
-    ("restart", "restarts the target: cleanly, or as after a kill"),
-    ("clone", "makes a new volume out of a snapshot"),
-    ("create_volume", "creates an empty volume"),
-    ("delete_volume", "deletes a volume; its snapshots stay"),
-    ("diff", "asks for a diff, page by page, and judges it"),
-    ("sync", "copies a diff from the source to the target, and judges the copy"),
-    ("sync_chain", "syncs every snapshot up to one, each on the one before"),
+/// The vocabulary of scenarios, as traces spell it: what each does, and why it is drawn.
+pub(super) const OPS: [(&str, &str, &str); 20] = [
+    ("write", "writes new stamped blocks", "the change that every tracker must see"),
+    (
+        "rewrite",
+        "reads what is there and writes the very same bytes back",
+        "an array may skip writes that change nothing, and may report them: neither may lose a change",
+    ),
+    (
+        "zero",
+        "writes zero bytes like any other data",
+        "zeros are data; a tracker that takes them for a hole loses them",
+    ),
+    (
+        "write_zeroes",
+        "zeroes by the device's own command",
+        "goes another way through target and tracker than data does",
+    ),
+    (
+        "discard",
+        "tells the device that nothing of value is there",
+        "changes contents without a write: several shipped trackers were never told",
+    ),
+    (
+        "flush",
+        "makes acknowledged writes durable",
+        "what is acknowledged and flushed has to outlive a kill",
+    ),
+    (
+        "read",
+        "reads and judges contents, live or of a snapshot",
+        "a diff can be right and the contents wrong",
+    ),
+    (
+        "take",
+        "takes a snapshot",
+        "the cut between two epochs, where changes get lost or counted twice",
+    ),
+    (
+        "delete",
+        "deletes a snapshot",
+        "what a deleted snapshot tracked has to go to its neighbour, not away",
+    ),
+    (
+        "wait",
+        "waits until every snapshot has settled",
+        "an answer about a snapshot that is still settling proves nothing",
+    ),
+    (
+        "concurrent",
+        "operations in flight together",
+        "a cut with writes in flight may take each of them or not, but tracker and data must agree",
+    ),
+    (
+        "rollback",
+        "puts the volume back to a snapshot",
+        "everything that went back has changed, although nobody wrote it",
+    ),
+    (
+        "resize",
+        "grows or, by force, shrinks the volume",
+        "growth is new and zero; a shrunk tail must not come back",
+    ),
+    (
+        "restart",
+        "restarts the target: cleanly, or as after a kill",
+        "trackers live in memory, and some forget",
+    ),
+    (
+        "clone",
+        "makes a new volume out of a snapshot",
+        "a clone shares blocks with its origin; writes must reach one of them only",
+    ),
+    (
+        "create_volume",
+        "creates an empty volume",
+        "a volume that was not there before has no changes of others",
+    ),
+    (
+        "delete_volume",
+        "deletes a volume; its snapshots stay",
+        "snapshots outlive their volume, and their diffs must too",
+    ),
+    ("diff", "asks for a diff, page by page, and judges it", "the answer that all this is about"),
+    (
+        "sync",
+        "copies a diff from the source to the target, and judges the copy",
+        "an increment that is right on paper must also be copied right",
+    ),
+    (
+        "sync_chain",
+        "syncs every snapshot up to one, each on the one before",
+        "small errors of increments add up, and show at the end",
+    ),
 ];
 
 /// A row of JSON output.
@@ -207,7 +275,7 @@ pub fn list(args: &ListArgs, context: &mut Context) -> Result<Exit, Failure> {
             }
         }
         What::Ops => {
-            for (name, meaning) in OPS {
+            for (name, meaning, _) in OPS {
                 show(context, "op", NamedRow { name, meaning }, &format!("{name:<15}{meaning}"));
             }
         }
@@ -225,6 +293,13 @@ pub fn list(args: &ListArgs, context: &mut Context) -> Result<Exit, Failure> {
                 show(context, "profile", row, &text);
             }
         }
+        What::Guards => {
+            for guard in &GUARDS {
+                let row = NamedRow { name: guard.name, meaning: guard.holds };
+                let text = format!("{:<5}{}", row.name, row.meaning);
+                show(context, "guard", row, &text);
+            }
+        }
         What::Faults => {
             for fault in faults() {
                 let text = format!("{:<23}{}", fault.name, fault.about);
@@ -240,90 +315,6 @@ fn show(context: &mut Context, event: &str, row: impl Serialize, text: &str) {
         Form::Jsonl => context.ui.event(&Line { event, row }),
         Form::Text => context.ui.print(text),
     }
-}
-
-/// Explains one name.
-///
-/// # Errors
-/// If nothing has that name.
-pub fn explain(args: &ExplainArgs, context: &mut Context) -> Result<Exit, Failure> {
-    let wanted = args.name.strip_prefix("test_").unwrap_or(&args.name);
-    let lines = explanation(wanted).ok_or_else(|| {
-        let tests = SUITE.iter().map(|spec| spec.name);
-        let (bugs, faults) = (bugs(), faults());
-        let names = tests
-            .chain(bugs.iter().map(|bug| bug.name))
-            .chain(faults.iter().map(|fault| fault.name.as_str()))
-            .chain(KINDS.map(Kind::name))
-            .chain(PROFILES.iter().map(|profile| profile.name));
-        let near = nearest_of(wanted, names);
-        let hint = near.map(|near| format!(", did you mean `{near}`")).unwrap_or_default();
-        Failure::usage(format!(
-            "nothing is called `{}`{hint}; see `lbaudit list tests|bugs|checks|profiles|faults`",
-            args.name
-        ))
-    })?;
-    for line in lines {
-        context.ui.print(&line);
-    }
-    Ok(Exit::Passed)
-}
-
-fn explanation(name: &str) -> Option<Vec<String>> {
-    let test = (1..).zip(&SUITE).find(|(_, spec)| spec.name == name).map(|(number, spec)| {
-        let mut lines = vec![
-            format!("test {number} of {}: {}", SUITE.len(), spec.name),
-            spec.meaning.to_owned(),
-        ];
-        if !spec.footprint.is_empty() {
-            let places: Vec<String> =
-                spec.footprint.iter().take(4).map(ToString::to_string).collect();
-            let more = spec.footprint.len().saturating_sub(places.len());
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            lines.push(format!("writes {}{more}", places.join(", ")));
-        }
-        lines
-    });
-    let bug = || {
-        bugs().into_iter().find(|bug| bug.name == name).map(|bug| {
-            let mut lines = vec![
-                format!("planted bug {} ({} side)", bug.name, bug.side),
-                bug.mechanism.to_owned(),
-                format!("found as {}", bug.kinds.join(", ")),
-            ];
-            lines.extend(bug.modelled_on.map(|on| format!("modelled on {on}")));
-            lines.extend(bug.witness.map(|witness| format!("shown by {witness}")));
-            lines.push(format!("try it: lbaudit check --plant {}", bug.name));
-            lines
-        })
-    };
-    let kind = || {
-        KINDS.into_iter().find(|kind| kind.name() == name).map(|kind| {
-            vec![format!("violation {}", kind.name()), format!("what it means: {}", kind.meaning())]
-        })
-    };
-    let profile = || {
-        PROFILES.iter().find(|profile| profile.name == name).map(|profile| {
-            let (least, most) = profile.steps;
-            vec![
-                format!("profile {} of random checking", profile.name),
-                profile.about.to_owned(),
-                format!("{least} to {most} operations a case, then those that observe"),
-                format!("try it: lbaudit check --profile {}", profile.name),
-            ]
-        })
-    };
-    let fault = || {
-        faults().into_iter().find(|fault| fault.name == name).map(|fault| {
-            vec![
-                format!("fault {} ({} side)", fault.name, fault.side),
-                fault.about.to_owned(),
-                format!("a run that meets it comes to {}", fault.ends.join(" or ")),
-                format!("try it: lbaudit sim serve --fault {}@2", fault.name),
-            ]
-        })
-    };
-    test.or_else(bug).or_else(kind).or_else(profile).or_else(fault)
 }
 
 #[cfg(test)]
@@ -359,15 +350,6 @@ mod tests {
     }
 
     #[test]
-    fn tests_bugs_and_kinds_are_explained() {
-        for name in ["partial_chunk_bitmap", "chunk-for-lba", "missed", "bounds"] {
-            let lines = explanation(name).expect("known");
-            assert!(lines[0].contains(name) && lines.len() > 1, "{lines:?}");
-        }
-        assert_eq!(explanation("nonsense"), None);
-    }
-
-    #[test]
     fn faults_of_both_sides_are_listed_and_end_as_something_we_know() {
         let faults = faults();
         assert!(faults.iter().any(|fault| fault.side == "data"));
@@ -376,7 +358,6 @@ mod tests {
                 ["pass", "unknown"].contains(end) || KINDS.iter().any(|kind| kind.name() == *end)
             };
             assert!(fault.ends.iter().all(known), "{}: {:?}", fault.name, fault.ends);
-            assert!(explanation(&fault.name).is_some_and(|lines| lines.len() == 4));
         }
     }
 
@@ -385,6 +366,6 @@ mod tests {
         use crate::scenario::{Label, Op};
         let spelled = serde_json::to_value(Op::SyncChain { to: Label(1) }).expect("encodes");
         let name = spelled.as_object().and_then(|map| map.keys().next()).cloned();
-        assert!(OPS.iter().any(|(op, _)| Some(*op) == name.as_deref()), "{name:?}");
+        assert!(OPS.iter().any(|(op, _, _)| Some(*op) == name.as_deref()), "{name:?}");
     }
 }

@@ -6,14 +6,17 @@ pub mod check;
 mod check_live;
 mod check_qemu;
 pub mod clean;
+pub mod completions;
 pub mod diff;
 pub mod doctor;
 pub mod drive;
+pub mod explain;
 pub mod explore;
 mod faults;
 mod hunt;
 mod judge;
 pub mod list;
+pub mod man;
 mod matrix;
 mod process;
 mod publish;
@@ -26,6 +29,8 @@ pub mod sync;
 
 use super::failure::Failure;
 use super::select::nearest_of;
+use std::ffi::OsString;
+use std::sync::OnceLock;
 
 /// Nothing is called so.
 fn unknown_bug(name: &str) -> Failure {
@@ -52,9 +57,18 @@ pub(super) fn arguments(line: impl IntoIterator<Item = String>) -> Vec<String> {
     line.into_iter().skip(1).map(&mut kept).collect()
 }
 
-/// The command line of this process, as [`arguments`] keeps it.
+/// The command line of this process, completed from file and environment.
+static LINE: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// Remembers the command line that is carried out, which may say more than was typed.
+pub fn remember(line: &[OsString]) {
+    LINE.get_or_init(|| line.to_vec());
+}
+
+/// The command line that is carried out, as [`arguments`] keeps it.
 pub(super) fn own_arguments() -> Vec<String> {
-    arguments(std::env::args_os().map(|word| word.to_string_lossy().into_owned()))
+    let line = LINE.get_or_init(|| std::env::args_os().collect());
+    arguments(line.iter().map(|word| word.to_string_lossy().into_owned()))
 }
 
 #[cfg(test)]

@@ -190,10 +190,10 @@ mod tests {
         let ask = |request: &'static [u8]| {
             let asker = std::thread::spawn(move || {
                 let mut asker = TcpStream::connect(at).expect("connects");
-                asker.write_all(request).expect("sends");
                 let mut heard = String::new();
-                asker.shutdown(std::net::Shutdown::Write).expect("is open");
-                // A refused request may be answered by a reset.
+                // A refused request may be answered by a reset at any moment.
+                let _ = asker.write_all(request);
+                let _ = asker.shutdown(std::net::Shutdown::Write);
                 let _ = asker.read_to_string(&mut heard);
                 heard
             });
