@@ -38,6 +38,7 @@ pub mod qemu_cases;
 pub mod record;
 pub mod replay;
 pub mod restore;
+pub mod retold;
 pub mod run_files;
 pub mod run_log;
 pub mod run_record;
@@ -46,8 +47,10 @@ pub mod selftest;
 pub mod selftest_matrix;
 pub mod stand_in;
 pub mod store;
+pub mod suite_run;
 #[cfg(test)]
 mod testing;
+pub mod trend;
 pub mod utc;
 pub mod wired;
 pub mod witness;

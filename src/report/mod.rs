@@ -10,6 +10,7 @@ mod faults;
 mod finding;
 mod jsonl;
 mod junit;
+pub mod map;
 mod matrix;
 mod oracle;
 mod spinner;
