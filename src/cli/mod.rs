@@ -11,6 +11,7 @@ pub mod config;
 pub mod connect;
 pub mod exit;
 pub mod failure;
+pub mod github;
 pub mod select;
 pub mod stop;
 pub mod ui;
@@ -23,7 +24,8 @@ use args::OutputArgs;
 use campaign_args::CampaignArgs;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use commands::{
-    audit, check, clean, diff, doctor, drive, explore, list, replay, selftest, serve, suite, sync,
+    audit, check, clean, diff, doctor, drive, explore, list, replay, report, selftest, serve,
+    suite, sync,
 };
 use std::ffi::OsString;
 use std::io::Write;
@@ -71,6 +73,8 @@ enum Command {
     Audit(Box<audit::AuditArgs>),
     /// Every short sequence of operations on the simulator, exhaustively.
     Explore(args::ExploreArgs),
+    /// Build the report of a run again, of its folder alone.
+    Report(report::ReportArgs),
     /// Plant every bug and see which tests catch it.
     Selftest(selftest::SelftestArgs),
     /// The simulated array.
@@ -202,6 +206,7 @@ fn execute(command: Command) -> Exit {
             with(&args.output, false, |context| audit::run(args, token, context))
         }
         Command::Explore(args) => with(&args.output, false, |context| explore::run(args, context)),
+        Command::Report(args) => with(&args.output, false, |context| report::run(args, context)),
         Command::Selftest(args) => {
             with(&args.output, false, |context| selftest::run(args, context))
         }

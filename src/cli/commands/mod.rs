@@ -17,6 +17,7 @@ pub mod list;
 mod matrix;
 mod process;
 pub mod replay;
+pub mod report;
 pub mod selftest;
 pub mod serve;
 pub mod suite;

@@ -137,11 +137,16 @@ fn the_difference_of_every_planted_bug_shows_what_its_violation_is_about() {
             continue;
         };
         let last = map.rows.last().expect("a row");
+        let sought = match violation.kind {
+            Kind::Missed => Cell::Missed,
+            Kind::Content => Cell::Wrong,
+            _ => Cell::Extra,
+        };
         let wrong: LbaSet = last
             .cells
             .iter()
             .enumerate()
-            .filter(|(_, cell)| matches!(cell, Cell::Missed | Cell::Extra | Cell::Wrong))
+            .filter(|(_, cell)| **cell == sought)
             .filter_map(|(column, _)| Some(Extent::lbas(map.lba(column)?, 1)))
             .collect();
         let shown_chunks = |set: &LbaSet| -> LbaSet {

@@ -1,0 +1,1 @@
+//! Pages of runs that were really made, in a temporary folder.
