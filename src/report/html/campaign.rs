@@ -14,7 +14,7 @@ use maud::{Markup, html};
 use std::path::Path;
 
 /// Findings that are drawn; more of them are listed.
-const DRAWN: usize = 40;
+const DRAWN: usize = 20;
 
 /// A finding with what its folder tells besides.
 #[derive(Clone, Debug)]

@@ -135,7 +135,7 @@ pub(super) fn over_reporting(totals: &Totals) -> Markup {
         Some(factor) => html! {
             p { strong { (format!("{factor:.2}")) } " LBAs reported for each LBA that had to be: "
                 (grouped(totals.reported_lbas)) " for " (grouped(totals.must_lbas)) "." }
-            p class="soft" { "1.00 is exact. More is extra copying, never loss; an array that tracks whole chunks of 64 LBAs can come to 64. Data written again with the same bytes may be reported and need not be, so an honest array lies a little above 1. Counted are diffs of which the model knows what they had to report." }
+            p class="soft" { "1.00 is exact. More is extra copying, never loss; an array that tracks whole chunks of 64 LBAs can come to 64. Data written again with the same bytes may be reported and need not be, and the simulator takes every freedom that an array has, so an honest target lies above 1. Counted are diffs of which the model knows what they had to report." }
         },
         None => html! { p { "No diff had to report anything, so there is no factor." } },
     }
