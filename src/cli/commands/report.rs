@@ -97,7 +97,7 @@ pub fn write_report(folder: &Path) -> Result<Written, Failure> {
 
 fn write_campaign(folder: &Path, run: &RunRecord) -> Result<Written, Failure> {
     let drawn = run.findings.iter().take(CampaignPage::DRAWN);
-    let shown = drawn.map(|found| show(found)).collect::<Result<Vec<Shown>, Failure>>()?;
+    let shown = drawn.map(show).collect::<Result<Vec<Shown>, Failure>>()?;
     let figures = folder.parent().map(|root| trend(root, run)).unwrap_or_default();
     let spelt = spelt(folder);
     let alive = is_alive(folder);

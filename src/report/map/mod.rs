@@ -102,7 +102,7 @@ pub(super) fn runs(cells: &[Cell]) -> Vec<(usize, usize, Cell)> {
     let mut runs: Vec<(usize, usize, Cell)> = Vec::new();
     for (column, &cell) in cells.iter().enumerate() {
         match runs.last_mut() {
-            Some((_, last, run)) if *run == cell && column as u64 % CHUNK_LBAS != 0 => {
+            Some((_, last, run)) if *run == cell && !(column as u64).is_multiple_of(CHUNK_LBAS) => {
                 *last = column;
             }
             _ => runs.push((column, column, cell)),

@@ -116,9 +116,9 @@ pub(super) mod tests {
             let fill = fill.trim_start_matches("url(#m-").trim_end_matches(')');
             let (class, letter) = fill.rsplit_once('-').expect("a class and a letter");
             let letter = u32::from_str_radix(letter, 16).ok().and_then(char::from_u32);
-            for column in first..first + len {
-                drawn[number(" y") / ROW_H][column] = (class.to_owned(), letter.expect("a letter"));
-            }
+            let row = &mut drawn[number(" y") / ROW_H];
+            let look = (class.to_owned(), letter.expect("a letter"));
+            row.iter_mut().skip(first).take(len).for_each(|cell| *cell = look.clone());
         }
         drawn
     }
