@@ -118,6 +118,12 @@ pub struct CampaignArgs {
     /// End when the run's folder has grown to this.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", help_heading = LONG)]
     pub max_disk: Size,
+    /// Also write a JUnit file here.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub junit: Option<PathBuf>,
+    /// Also write the report here.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub html: Option<PathBuf>,
     /// Where results go.
     #[command(flatten)]
     pub output: OutputArgs,

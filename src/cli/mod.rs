@@ -11,6 +11,7 @@ pub mod config;
 pub mod connect;
 pub mod exit;
 pub mod failure;
+pub mod github;
 pub mod select;
 pub mod settings;
 pub mod stop;
@@ -25,7 +26,7 @@ use campaign_args::CampaignArgs;
 use clap::{CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use commands::{
     audit, check, clean, completions, diff, doctor, drive, explain, explore, list, man, replay,
-    runs, selftest, serve, suite, sync,
+    report, runs, selftest, serve, suite, sync,
 };
 use settings::Around;
 use settings::file::Places;
@@ -78,6 +79,8 @@ enum Command {
     Audit(Box<audit::AuditArgs>),
     /// Every short sequence of operations on the simulator, exhaustively.
     Explore(args::ExploreArgs),
+    /// Build the report of a run again, of its folder alone.
+    Report(report::ReportArgs),
     /// Plant every bug and see which tests catch it.
     Selftest(selftest::SelftestArgs),
     /// What earlier runs did: list, show, export, prune, trend, merge.
@@ -255,6 +258,7 @@ fn execute(command: Command) -> Exit {
             with(&args.output, false, |context| audit::run(args, token, context))
         }
         Command::Explore(args) => with(&args.output, false, |context| explore::run(args, context)),
+        Command::Report(args) => with(&args.output, false, |context| report::run(args, context)),
         Command::Selftest(args) => {
             with(&args.output, false, |context| selftest::run(args, context))
         }

@@ -68,9 +68,9 @@ pub fn is_served(mounts: &[Mount], file: &Path, runs: impl Fn(u32) -> bool) -> b
     let above = mounts.iter().filter(|mount| file.starts_with(&mount.point));
     // Of several mounts on one point the last is on top.
     let mount = above.max_by_key(|mount| mount.point.as_os_str().len());
-    mount.filter(|mount| is_fuse(mount)).is_some_and(|mount| {
-        is_export(mount, file) || sim_mount_pid(mount).is_some_and(&runs)
-    })
+    mount
+        .filter(|mount| is_fuse(mount))
+        .is_some_and(|mount| is_export(mount, file) || sim_mount_pid(mount).is_some_and(&runs))
 }
 
 /// G1: a block device, or a file that a simulator or storage daemon serves for this very volume.

@@ -89,7 +89,7 @@ fn case(result: &TestResult) -> TestCase {
 
 /// The text without what XML 1.0 cannot hold (its `Char` production), which would make the whole
 /// file unreadable.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let is_char = |c: &char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
     text.chars().filter(is_char).collect()
 }

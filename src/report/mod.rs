@@ -1,24 +1,32 @@
 //! Reporters: they consume headers, events and results, and print. Nothing here decides anything.
 //!
 //! [`Console`] is the original suite's screen, [`JsonLines`] its machine-readable twin, [`junit`]
-//! the file for CI. Not covered: reports over many runs and the HTML report.
+//! the file for CI, [`html`] the page for people. Not covered: writing files, and reading a run's
+//! folder (`crate::campaign`).
 
+mod again;
 mod campaign;
+mod campaign_junit;
 mod console;
 mod coverage;
 mod faults;
 mod finding;
+pub mod github;
+pub mod html;
 mod jsonl;
 mod junit;
+pub mod map;
 mod matrix;
 mod metrics;
 mod oracle;
 mod spinner;
+pub mod verdict;
 mod violation;
 
 pub use campaign::{
     CampaignEnd, CampaignHeader, StatusDisplay, end_lines, header_lines, rate, status_line,
 };
+pub use campaign_junit::{MAP, campaign_junit};
 pub use console::{Console, Style};
 pub use coverage::{Reached, coverage_lines};
 pub use faults::{FaultFigures, FaultRow, fault_figures, fault_lines};

@@ -5,6 +5,7 @@
 use super::check::{Ground, Job, Mode};
 use super::hunt::{Hunt, Limits};
 use super::publish::Publisher;
+use super::report::after_campaign;
 use crate::campaign::check::{Campaign, run_cases};
 use crate::campaign::covered::covered;
 use crate::campaign::investigate::Investigator;
@@ -99,7 +100,8 @@ pub(super) fn drive(
     let so_far = run_cases(&campaign, so_far, &mut hunt);
     let coverage = covered(ground.source, job.shard, &so_far.done, ground.reach);
     save_coverage(folder.path(), &coverage).map_err(cannot)?;
-    hunt.finish(so_far, Some(Reached::of(&coverage)), folder)
+    let done = hunt.finish(so_far, Some(Reached::of(&coverage)), folder);
+    after_campaign(args, folder.path(), done, context)
 }
 
 /// What makes the cases what they are.

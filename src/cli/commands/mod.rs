@@ -21,6 +21,7 @@ mod matrix;
 mod process;
 mod publish;
 pub mod replay;
+pub mod report;
 pub mod runs;
 pub mod selftest;
 pub mod serve;

@@ -2,6 +2,7 @@
 //!
 //! Not covered: what the tests do (`crate::suite`) and how results look (`crate::report`).
 
+use super::report::after_suite;
 use crate::array::{Array, RealClock, Waiting};
 use crate::block::{BitmapOrder, BlockSize, Geometry, LbaCount, LbaSet, Role, RunId};
 use crate::campaign::embedded::Embedded;
@@ -483,6 +484,7 @@ fn drive(
     screen.run_finished(&summary, &end);
     log.run_finished(&summary, &end);
     drop(screen);
+    after_suite(folder.path(), job.args.html.as_deref(), context);
     Ok(after_all(exit, written, context))
 }
 
