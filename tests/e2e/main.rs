@@ -16,6 +16,7 @@ mod findings;
 mod full_disk;
 mod killing;
 mod proxied;
+mod readme;
 mod secrets;
 mod serving;
 mod settings;

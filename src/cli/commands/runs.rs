@@ -508,6 +508,10 @@ fn merged(from: &[PathBuf], root: &Path, context: &mut Context) -> Result<Exit, 
     write().map_err(|error| cannot(format!("{}: {error}", folder.path().display())))?;
     let run = load(folder.path())?;
     let end = CampaignEnd { interrupted: false, ..end(&run, folder.path()) };
+    // A report that cannot be written changes no verdict.
+    if let Err(failure) = super::report::write_report(folder.path()) {
+        context.ui.say(&failure.message);
+    }
     match context.ui.form {
         Form::Text => {
             context.ui.print(&format!("merged {} runs", runs.len()));
