@@ -15,37 +15,49 @@ use std::path::PathBuf;
 #[command(next_help_heading = "Target (none of these: an embedded simulator)")]
 pub struct TargetArgs {
     /// REST endpoint, https://HOST or https://HOST:PORT; repeat it for equivalent ones.
-    #[arg(long, value_name = "URL", env = "LBAUDIT_ENDPOINT", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LBAUDIT_ENDPOINT",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
     pub endpoint: Vec<String>,
     /// UUID of the volume that is written and snapshotted.
-    #[arg(long, value_name = "UUID", env = "LBAUDIT_SOURCE_UUID")]
+    #[arg(long, value_name = "UUID", env = "LBAUDIT_SOURCE_UUID", hide_env_values = true)]
     pub source_uuid: Option<VolumeUuid>,
     /// UUID of the volume that syncs copy to.
-    #[arg(long, value_name = "UUID", env = "LBAUDIT_TARGET_UUID")]
+    #[arg(long, value_name = "UUID", env = "LBAUDIT_TARGET_UUID", hide_env_values = true)]
     pub target_uuid: Option<VolumeUuid>,
     /// Block device of the source volume; found by its wwid if absent.
-    #[arg(long, value_name = "PATH", env = "LBAUDIT_SOURCE_DEVICE")]
+    #[arg(long, value_name = "PATH", env = "LBAUDIT_SOURCE_DEVICE", hide_env_values = true)]
     pub source_device: Option<PathBuf>,
     /// Block device of the target volume; found by its wwid if absent.
-    #[arg(long, value_name = "PATH", env = "LBAUDIT_TARGET_DEVICE")]
+    #[arg(long, value_name = "PATH", env = "LBAUDIT_TARGET_DEVICE", hide_env_values = true)]
     pub target_device: Option<PathBuf>,
     /// Project of the volumes [default: default].
-    #[arg(long, value_name = "NAME", env = "LBAUDIT_PROJECT")]
+    #[arg(long, value_name = "NAME", env = "LBAUDIT_PROJECT", hide_env_values = true)]
     pub project: Option<String>,
     /// File with the token. Without a flag it comes from the environment: LIGHTBITS_JWT.
-    #[arg(long, value_name = "FILE", env = "LBAUDIT_JWT_FILE")]
+    #[arg(long, value_name = "FILE", env = "LBAUDIT_JWT_FILE", hide_env_values = true)]
     pub jwt_file: Option<PathBuf>,
     /// Program and arguments (no shell) that print the token.
-    #[arg(long, value_name = "CMD", env = "LBAUDIT_JWT_COMMAND")]
+    #[arg(long, value_name = "CMD", env = "LBAUDIT_JWT_COMMAND", hide_env_values = true)]
     pub jwt_command: Option<String>,
     /// The token itself; other users of this host can see it in the process list.
     #[arg(long, value_name = "TOKEN")]
     pub jwt: Option<String>,
     /// Certificates to trust, PEM.
-    #[arg(long, value_name = "FILE", env = "LBAUDIT_CA_FILE")]
+    #[arg(long, value_name = "FILE", env = "LBAUDIT_CA_FILE", hide_env_values = true)]
     pub ca_file: Option<PathBuf>,
     /// SHA-256 of the server's certificate, hex; repeatable.
-    #[arg(long, value_name = "HEX", env = "LBAUDIT_PIN_SHA256", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "HEX",
+        env = "LBAUDIT_PIN_SHA256",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
     pub pin_sha256: Vec<Fingerprint>,
     /// Do not verify the server's certificate.
     #[arg(long)]
@@ -57,16 +69,40 @@ pub struct TargetArgs {
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
     /// Form of the results on standard output.
-    #[arg(long, value_name = "FORM", default_value = "text", env = "LBAUDIT_OUTPUT")]
+    #[arg(
+        long,
+        value_name = "FORM",
+        default_value = "text",
+        env = "LBAUDIT_OUTPUT",
+        hide_env_values = true
+    )]
     pub output: Form,
     /// Folder of the run folders.
-    #[arg(long, value_name = "DIR", default_value = "./lbaudit-runs", env = "LBAUDIT_RUN_DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "./lbaudit-runs",
+        env = "LBAUDIT_RUN_DIR",
+        hide_env_values = true
+    )]
     pub run_dir: PathBuf,
     /// Colours.
-    #[arg(long, value_name = "WHEN", default_value = "auto", env = "LBAUDIT_COLOR")]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        env = "LBAUDIT_COLOR",
+        hide_env_values = true
+    )]
     pub color: When,
     /// Progress on standard error.
-    #[arg(long, value_name = "HOW", default_value = "auto", env = "LBAUDIT_PROGRESS")]
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "auto",
+        env = "LBAUDIT_PROGRESS",
+        hide_env_values = true
+    )]
     pub progress: ProgressArg,
     /// Only what is not fine, and the last line.
     #[arg(long, short)]
