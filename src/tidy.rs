@@ -199,6 +199,22 @@ fn unsafe_code_has_one_home_and_no_shell_is_started() {
 }
 
 #[test]
+fn no_child_process_inherits_the_token() {
+    // Environments of processes can be read by others of the same user, and end up in core files.
+    let removes = ["env_remove(\"LIGHTBITS_JWT\")", ".env_clear()"];
+    let count = |text: &str, words: &[&str]| {
+        program_lines(text).filter(|line| words.iter().any(|word| line.contains(word))).count()
+    };
+    let inheriting: Vec<String> = sources()
+        .into_iter()
+        .filter(|(_, path, _)| !is_test_file(path))
+        .filter(|(_, _, text)| count(text, &["Command::new("]) > count(text, &removes))
+        .map(|(_, path, _)| path.display().to_string())
+        .collect();
+    assert_eq!(inheriting, Vec::<String>::new(), "remove LIGHTBITS_JWT from each child");
+}
+
+#[test]
 fn every_module_says_what_it_does_not_cover() {
     let silent: Vec<String> = sources()
         .into_iter()

@@ -57,6 +57,12 @@ pub struct Audit<'a> {
     pub strict: bool,
     /// Images of snapshots, by their place: devices of clones, of which nothing but reading is asked.
     pub images: BTreeMap<usize, &'a dyn BlockDevice>,
+    /// Whether the snapshots are known to lie on one chain in this order. Where nobody knows the
+    /// volume's history a pair may rightly be refused: it may have been rolled back between them.
+    pub one_chain: bool,
+    /// Whether the images are known to be of these snapshots. What differs from an image that
+    /// nobody proved says nothing about the array.
+    pub images_proved: bool,
     /// Whether a diff without base holds only what came after the volume was cloned: then the images
     /// say nothing of it.
     pub since_clone: bool,
@@ -101,6 +107,12 @@ pub struct Audited {
     pub compared: u64,
     /// Blocks of images that were read.
     pub blocks_read: u64,
+    /// Questions about a pair of snapshots.
+    pub pairs_asked: u64,
+    /// Those that were answered.
+    pub pairs_answered: u64,
+    /// Differences to images that nobody proved.
+    pub unproved: u64,
     /// What contradicts what.
     pub violations: Vec<Violation>,
     /// What is odd but legal, each thing once.
@@ -167,12 +179,15 @@ impl Auditing<'_, '_> {
             .collect();
         pairs.extend(count.checked_sub(1).filter(|last| *last > 2).map(|last| (last, Some(0))));
         for pair in pairs {
-            let Some(whole) = self.ask(pair, Lba::new(0))? else { continue };
-            if let Some(again) = self.ask(pair, Lba::new(0))? {
+            let is_pair = u64::from(pair.1.is_some());
+            self.done.pairs_asked += is_pair;
+            let Some(whole) = self.ask(pair, Lba::new(0), false)? else { continue };
+            self.done.pairs_answered += is_pair;
+            if let Some(again) = self.ask(pair, Lba::new(0), true)? {
                 self.held(CheckId::Repeat, judge_repeat(named(pair), &whole, &again));
             }
             for from in inside(&whole, self.plan.snapshots[pair.0].len) {
-                if let Some(walked) = self.ask(pair, from)? {
+                if let Some(walked) = self.ask(pair, from, true)? {
                     let found = judge_offset_walk(named(pair), from, &whole, &walked);
                     self.held(CheckId::OffsetWalk, found);
                 }
@@ -290,6 +305,16 @@ impl Auditing<'_, '_> {
             if wrong.is_empty() {
                 continue;
             }
+            if !self.plan.images_proved {
+                self.done.unproved += 1;
+                let text = format!(
+                    "difference to an unproved image at {wrong}: nothing says that the device holds \
+                     the image of {}",
+                    label(snap)
+                );
+                note(&mut self.done.notes, text);
+                continue;
+            }
             let (snap, base) = named((snap, base));
             let sentence = match base {
                 None => format!(
@@ -341,8 +366,8 @@ impl Auditing<'_, '_> {
         Ok(differ)
     }
 
-    /// One diff from an LBA on; `None` if it was refused or malformed, which is judged here.
-    fn ask(&mut self, pair: Pair, from: Lba) -> Result<Option<LbaSet>, Reason> {
+    /// One diff from an LBA on, which may have been answered before; `None` if it was refused or malformed, which is judged here.
+    fn ask(&mut self, pair: Pair, from: Lba, was_answered: bool) -> Result<Option<LbaSet>, Reason> {
         let plan = self.plan;
         let (snap, base) = (&plan.snapshots[pair.0], pair.1.map(|base| &plan.snapshots[base]));
         match self.walk((snap.uuid, base.map(|base| base.uuid)), snap.len, from) {
@@ -357,6 +382,10 @@ impl Auditing<'_, '_> {
                         note(&mut self.done.notes, text);
                         return Ok(None);
                     }
+                }
+                if !was_answered && pair.1.is_some() && !plan.one_chain {
+                    note(&mut self.done.notes, format!("refused: {reply}"));
+                    return Ok(None);
                 }
                 let found = judge_refused(named(pair), &Expected::Answer, &reply.to_string());
                 self.held(CheckId::Refused, found);

@@ -50,6 +50,8 @@ fn audited(scenario: &Scenario, checks: Checks, with_images: bool) -> Result<Aud
         checks,
         strict: true,
         images: if with_images { images.collect() } else { BTreeMap::new() },
+        one_chain: true,
+        images_proved: true,
         since_clone: false,
         stop: world.stop(),
     };
@@ -120,6 +122,49 @@ fn without_an_image_a_change_that_every_answer_leaves_out_is_not_seen_and_with_o
 }
 
 #[test]
+fn where_nobody_knows_the_history_a_refused_pair_is_a_note_and_an_unproved_image_no_proof() {
+    let scenario = planted("bit63-dropped");
+    let world = world(&scenario);
+    let array: &dyn Array = world.array();
+    let mut own = array.snapshots().expect("listed");
+    own.retain(|info| info.state == SnapshotState::Available && info.volume == own_volume(&world));
+    let block = world.shapes()[&crate::block::Role::Source].block;
+    let devices: Vec<_> =
+        own.iter().map(|info| SnapshotSource::new(array, info.uuid, block, info.len)).collect();
+    // Newest first: an honest array refuses every pair.
+    own.push(own[0].clone());
+    let audit = |one_chain, images_proved| {
+        let images = devices.iter().map(|device| device as &dyn BlockDevice).enumerate();
+        let audit = Audit {
+            array,
+            snapshots: &own,
+            foreign: None,
+            policy: Policy::Exact,
+            checks: Checks::ALL,
+            strict: true,
+            images: images.collect(),
+            one_chain,
+            images_proved,
+            since_clone: false,
+            stop: world.stop(),
+        };
+        audit.run().expect("it answers")
+    };
+    let refused = |done: &Audited| done.violations.iter().any(|v| v.kind == Kind::Refusal);
+    let missed = |done: &Audited| done.violations.iter().any(|v| v.kind == Kind::Missed);
+    let strict = audit(true, true);
+    assert!(refused(&strict) && missed(&strict), "{strict:#?}");
+    let careful = audit(false, false);
+    assert!(!refused(&careful) && !missed(&careful), "{careful:#?}");
+    assert!(careful.notes.iter().any(|note| note.starts_with("refused: ")), "{careful:#?}");
+    assert!(careful.unproved > 0, "{careful:#?}");
+}
+
+fn own_volume(world: &InProcess) -> VolumeUuid {
+    world.sut().volumes[&crate::block::Role::Source].uuid
+}
+
+#[test]
 fn a_volume_without_snapshots_shows_nothing() {
     let mut scenario = witness("bit63-dropped").expect("has one");
     scenario.steps.clear();
@@ -140,6 +185,8 @@ fn who_asks_to_stop_is_obeyed_and_nothing_is_called_wrong() {
         checks: Checks::ALL,
         strict: true,
         images: BTreeMap::new(),
+        one_chain: true,
+        images_proved: true,
         since_clone: false,
         stop: world.stop(),
     };

@@ -9,7 +9,9 @@
 use super::journal;
 use super::store::{JOURNAL, RunState, is_own, run_folders, run_state};
 use super::utc;
-use crate::array::{ApiError, Array, Clock, SnapshotState, Waiting, delete_and_wait, wait_gone};
+use crate::array::{
+    ApiError, Array, Clock, SnapshotState, Waiting, delete_and_wait, escape_text, wait_gone,
+};
 use crate::block::{RunId, SnapshotName, SnapshotUuid, VolumeUuid};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -197,7 +199,7 @@ fn delete_one(
     if !ours {
         return Err(format!(
             "the array now shows it as `{}` of volume {}: not what was listed, so it was left",
-            info.name.replace(char::is_control, "?"),
+            escape_text(&info.name, 200),
             info.volume
         ));
     }

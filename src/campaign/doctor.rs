@@ -5,7 +5,7 @@
 
 use super::cleanup::{self, Runs};
 use super::store::RunState;
-use crate::array::{ApiError, Array, VolumeInfo};
+use crate::array::{ApiError, Array, VolumeInfo, escape_text};
 use crate::block::{Lba, LbaCount, Role, SnapshotUuid, VolumeUuid};
 use crate::device::guards::{g9_writable, g10_size, g11_sectors, size_text};
 use crate::device::signature::{Allowed, g14_no_signature};
@@ -48,7 +48,7 @@ pub enum TlsCheck {
     Pinned,
     /// Not at all.
     None,
-    /// There is no TLS (a target in this process).
+    /// There is no TLS (a target in this process, or plain http to loopback).
     NotUsed,
 }
 
@@ -108,9 +108,12 @@ fn skip(what: impl Into<String>, why: &str) -> Row {
     row(what, RowState::Skip, why.to_owned(), "")
 }
 
+/// Characters of foreign text that are shown.
+const SHOWN_MAX: usize = 400;
+
 /// Foreign text for a terminal.
 fn shown(text: &str) -> String {
-    text.replace(char::is_control, "?")
+    escape_text(text, SHOWN_MAX)
 }
 
 /// Looks at everything, in the order a run would meet it.
@@ -174,7 +177,7 @@ fn access_rows(inputs: &Inputs<'_>, error: Option<&ApiError>, rows: &mut Vec<Row
             "the certificate is not checked: anybody on the path can read the token".to_owned(),
             "give --pin-sha256 instead of --insecure",
         ),
-        (None, TlsCheck::NotUsed) => skip("tls", "in process, nothing to check"),
+        (None, TlsCheck::NotUsed) => skip("tls", "no TLS: nothing leaves this machine"),
         (None, TlsCheck::Verified) => ok("tls", "certificate verified".to_owned()),
         (None, TlsCheck::Pinned) => ok("tls", "certificate pinned".to_owned()),
     });

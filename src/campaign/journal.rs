@@ -12,12 +12,16 @@ use crate::block::{
     Capabilities, Lba, LbaCount, Page, Role, RunId, SnapshotName, SnapshotUuid, VolumeUuid,
 };
 use crate::device::SavedBlocks;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Bytes of a journal that are read at most; a soak of months writes less.
+const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 
 /// One thing worth remembering. Strict: an unknown field or event is an error.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -329,8 +333,24 @@ pub enum JournalError {
 /// When the file cannot be read, or any other line is damaged.
 pub fn read(path: &Path) -> Result<Records, JournalError> {
     let shown = || path.display().to_string();
-    let bytes = fs::read(path).map_err(|source| JournalError::Io { path: shown(), source })?;
+    let bytes = read_file(path).map_err(|source| JournalError::Io { path: shown(), source })?;
     parse(&bytes).map_err(|(line, why)| JournalError::Damaged { path: shown(), line, why })
+}
+
+/// The bytes of what must be a plain file of bounded size: what else bears the name could keep a
+/// reader waiting, or lead it elsewhere.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(JOURNAL_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > JOURNAL_BYTES_MAX {
+        return Err(io::Error::other(format!("it has more than {} MiB", JOURNAL_BYTES_MAX >> 20)));
+    }
+    Ok(bytes)
 }
 
 /// Reads a journal's bytes; the error is the number of a damaged line and what is wrong with it.
@@ -360,7 +380,7 @@ pub fn parse(bytes: &[u8]) -> Result<Records, (usize, String)> {
 /// # Errors
 /// When the journal cannot be read or written.
 pub fn note_restored(path: &Path, volume: VolumeUuid) -> io::Result<()> {
-    let bytes = fs::read(path)?;
+    let bytes = read_file(path)?;
     let torn = parse(&bytes).map_err(|(_, why)| io::Error::other(why))?.torn;
     let mut file = File::options().append(true).open(path)?;
     if torn {

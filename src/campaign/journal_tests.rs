@@ -4,6 +4,7 @@ use super::*;
 use crate::array::{VirtualClock, Waiting, delete_and_wait};
 use crate::campaign::testing::TestArray;
 use std::collections::BTreeSet;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -350,4 +351,17 @@ fn a_saved_block_of_another_length_is_not_believed() {
     assert!(line("{}").is_ok());
     assert!(line("{\"3\":\"AAAA\"}").expect_err("three bytes").contains("one block long"));
     assert!(line("{\"3\":\"!\"}").is_err());
+}
+
+#[test]
+fn what_is_no_plain_file_is_refused_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fifo = folder.path().join("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("there is mkfifo");
+    assert!(made.success());
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink("/dev/zero", &link).expect("linked");
+    for path in [fifo.as_path(), link.as_path(), Path::new("/dev/zero"), folder.path()] {
+        assert!(matches!(read(path), Err(JournalError::Io { .. })), "{}", path.display());
+    }
 }

@@ -67,6 +67,38 @@ pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
+/// Reads an RFC 3339 moment exactly: with fractions of up to nine digits and any offset from UTC, so
+/// that moments can be put in order however the array spells them.
+pub fn parse_moment(text: &str) -> Option<SystemTime> {
+    let (local, offset_s, is_east) = match text.strip_suffix('Z') {
+        Some(local) => (local, 0, false),
+        None => {
+            let at = text.len().checked_sub(6)?;
+            let (local, offset) = (text.get(..at)?, text.get(at..)?);
+            let number = |text: &str| {
+                (text.len() == 2 && text.bytes().all(|c| c.is_ascii_digit()))
+                    .then(|| text.parse::<u64>().ok())
+                    .flatten()
+            };
+            let is_east = offset.starts_with('+');
+            let (hours, minutes) = offset.strip_prefix(['+', '-'])?.split_once(':')?;
+            let (hours, minutes) = (number(hours)?, number(minutes)?);
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            (local, hours * 3600 + minutes * 60, is_east)
+        }
+    };
+    let (whole, fraction) = local.split_once('.').unwrap_or((local, "0"));
+    if fraction.is_empty() || fraction.len() > 9 || !fraction.bytes().all(|c| c.is_ascii_digit()) {
+        return None;
+    }
+    let nanos = format!("{fraction:0<9}").parse::<u64>().ok()?;
+    let moment = parse_rfc3339(&format!("{whole}Z"))?.checked_add(Duration::from_nanos(nanos))?;
+    let offset = Duration::from_secs(offset_s);
+    if is_east { moment.checked_sub(offset) } else { moment.checked_add(offset) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +141,31 @@ mod tests {
             "2024-02-+8T00:00:00Z",
         ] {
             assert_eq!(parse_rfc3339(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn moments_are_put_in_order_whatever_their_fractions_and_offsets() {
+        let sorted = [
+            "2026-01-01T02:00:00+02:00",
+            "2026-01-01T00:00:00.5Z",
+            "2026-01-01T00:01:00Z",
+            "2026-01-01T00:01:00.250Z",
+            "2026-01-01T00:01:00.250000001Z",
+            "2025-12-31T19:01:00.500-05:00",
+        ]
+        .map(|text| parse_moment(text).expect(text));
+        assert!(sorted.is_sorted_by(|one, two| one < two), "{sorted:?}");
+        for bad in [
+            "",
+            "2026-01-01T00:00:00",
+            "2026-01-01T00:00:00+2:00",
+            "2026-01-01T00:00:00.Z",
+            "2026-01-01T00:00:00.1234567890Z",
+            "2026-01-01T00:00:00+24:00",
+            "\u{e4}\u{e4}\u{e4}\u{e4}",
+        ] {
+            assert_eq!(parse_moment(bad), None, "{bad}");
         }
     }
 

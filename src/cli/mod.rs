@@ -120,6 +120,7 @@ lbaudit --help lists the commands, lbaudit suite --help the flags.
 
 /// Runs the program with the arguments and environment of this process.
 pub fn main() -> ExitCode {
+    keep_memory_private();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line()));
         let payload = panic.payload();
@@ -193,8 +194,12 @@ fn run(mut args: Vec<OsString>) -> Exit {
         Ok(Err(failure)) => finish(Err(failure), &mut Ui::plain(), &Stop::default()),
         Err(error) => {
             // Help and version are results, mistakes are not; clap knows which is which.
-            let _ = error.print();
-            if error.use_stderr() { Exit::Usage } else { Exit::Passed }
+            if !error.use_stderr() {
+                let _ = error.print();
+                return Exit::Passed;
+            }
+            let _ = std::io::stderr().write_all(without_tokens(&error.to_string()).as_bytes());
+            Exit::Usage
         }
     };
     // A flag that a message names need not be one that the user typed.
@@ -207,6 +212,39 @@ fn run(mut args: Vec<OsString>) -> Exit {
 /// A line of standard error.
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "lbaudit: {line}");
+}
+
+/// A mistake repeats the word that was wrong, which may be the token: long words without the look of a
+/// path or flag are not shown.
+fn without_tokens(text: &str) -> String {
+    let is_of_token = |c: char| c.is_ascii_alphanumeric() || "._-+/=".contains(c);
+    let looks = |word: &str| {
+        let dots = word.matches('.').count();
+        let is_jwt = dots == 2 && word.split('.').all(|part| part.len() >= 8);
+        let mixed = word.contains(|c: char| c.is_ascii_uppercase())
+            && word.contains(|c: char| c.is_ascii_lowercase())
+            && word.contains(|c: char| c.is_ascii_digit());
+        is_jwt || (word.len() >= 40 && mixed && !word.contains('/'))
+    };
+    text.split_inclusive(|c| !is_of_token(c))
+        .map(|piece| {
+            let word = piece.trim_end_matches(|c| !is_of_token(c));
+            let rest = piece.get(word.len()..).unwrap_or_default();
+            if looks(word) { format!("[token]{rest}") } else { piece.to_owned() }
+        })
+        .collect()
+}
+
+/// Keeps memory, in which the token stands, out of core files and away from other processes of the
+/// same user. A system that refuses this is no reason not to run.
+fn keep_memory_private() {
+    use rustix::process::{
+        DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit,
+    };
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let mut limit = getrlimit(Resource::Core);
+    limit.current = Some(0);
+    let _ = setrlimit(Resource::Core, limit);
 }
 
 /// A run that goes on with an earlier one has that one's flags too. What a campaign's folder keeps of
@@ -379,6 +417,18 @@ mod tests {
                 .unwrap_or_default();
             assert!(!help.contains("[env: LIGHTBITS_JWT"), "{name}: {help}");
         }
+    }
+
+    #[test]
+    fn a_mistake_does_not_repeat_a_token() {
+        let jwt = "eyJhbGciOiJI.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";
+        let opaque = "canaryTOKEN0123456789abcdefghijklmnopqrstuvwxyz";
+        for token in [jwt, opaque] {
+            let text = without_tokens(&format!("unexpected argument '{token}' found\nUsage: x"));
+            assert_eq!(text, "unexpected argument '[token]' found\nUsage: x");
+        }
+        let plain = "invalid value 'https://10.0.0.1:443' for '--source-uuid <UUID>': no UUID\n";
+        assert_eq!(without_tokens(plain), plain);
     }
 
     #[test]

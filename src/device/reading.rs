@@ -90,7 +90,8 @@ impl ReadOnlyDevice {
         bytes: u64,
         fits: impl FnOnce(&Node) -> Result<(), String>,
     ) -> io::Result<ReadOnlyDevice> {
-        let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        // Not blocking: a FIFO must be refused, not waited for.
+        let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(&path, flags, Mode::empty())?);
         let node = Node::of(&file.metadata()?);
         let wrong = |what: String| io::Error::other(format!("{}: {what}", path.display()));

@@ -231,6 +231,7 @@ pub fn ask_blkid(blkid: Option<&Path>, device: &Path) -> Result<Vec<Signature>, 
     let mut command = Command::new(blkid);
     command.args(["-p", "-o", "export"]).arg(device);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).env("LC_ALL", "C");
+    command.env_remove("LIGHTBITS_JWT");
     let cannot = |error: io::Error| format!("{} cannot be run: {error}", blkid.display());
     let mut child = command.spawn().map_err(cannot)?;
     let mut said = Vec::new();

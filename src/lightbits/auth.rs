@@ -23,6 +23,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Parts of a token shorter than this are not looked for in texts: they would match ordinary words.
 const REDACTED_PART_MIN: usize = 8;
+/// So many characters of the token in a row are enough of it to be removed, wherever they stand in it.
+const REDACTED_RUN_MIN: usize = 16;
 /// What stands where the token was.
 const REDACTED: &str = "[token]";
 
@@ -118,7 +120,13 @@ impl Token {
     /// # Errors
     /// As [`Token::from_text`], and if the file cannot be read or others may read it.
     pub fn from_file(path: &Path) -> Result<Token, TokenError> {
-        let unreadable = |cause| TokenError::File { path: path.to_owned(), cause };
+        // Who mistook the flag gave the token itself.
+        let shown = if path.as_os_str().len() > 40 && path.components().count() == 1 {
+            PathBuf::from("[hidden, it may be the token itself]")
+        } else {
+            path.to_owned()
+        };
+        let unreadable = |cause| TokenError::File { path: shown.clone(), cause };
         let file = File::open(path).map_err(unreadable)?;
         let meta = file.metadata().map_err(unreadable)?;
         // A pipe (`<(command)`, /dev/stdin) has no readers to fear; its mode says nothing.
@@ -141,6 +149,7 @@ impl Token {
         let program = words.next().ok_or_else(|| failed("is empty".to_owned()))?;
         let mut child = Command::new(program)
             .args(words)
+            .env_remove("LIGHTBITS_JWT")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -183,7 +192,15 @@ impl Token {
         // The longest first, so that no piece of the whole token is left standing.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.dedup();
-        Redactor { secrets: secrets.into() }
+        let mut pieces: Vec<[u8; REDACTED_RUN_MIN]> = self
+            .text
+            .as_bytes()
+            .windows(REDACTED_RUN_MIN)
+            .filter_map(|run| run.try_into().ok())
+            .collect();
+        pieces.sort_unstable();
+        pieces.dedup();
+        Redactor { secrets: secrets.into(), pieces: pieces.into() }
     }
 
     /// The text for the Authorization header, and nothing else.
@@ -206,17 +223,49 @@ impl fmt::Debug for Token {
 #[derive(Clone)]
 pub struct Redactor {
     secrets: Arc<[String]>,
+    /// Every run of [`REDACTED_RUN_MIN`] characters of the token, sorted: what a cut leaves of it.
+    pieces: Arc<[[u8; REDACTED_RUN_MIN]]>,
 }
 
 impl Redactor {
-    /// Whether the token or one of its parts stands in `text`.
+    /// Whether the token, one of its parts or a long piece of it stands in `text`.
     pub fn is_in(&self, text: &str) -> bool {
         self.secrets.iter().any(|secret| text.contains(secret))
+            || text.as_bytes().windows(REDACTED_RUN_MIN).any(|run| self.is_piece(run))
     }
 
-    /// `text` without the token and without each of its parts.
+    /// `text` without the token, without each of its parts and without long pieces of it.
     pub fn redact(&self, text: &str) -> String {
-        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, REDACTED))
+        let whole = self
+            .secrets
+            .iter()
+            .fold(text.to_owned(), |text, secret| text.replace(secret, REDACTED));
+        let mut clean = String::with_capacity(whole.len());
+        let (mut kept, mut at) = (0, 0);
+        while let Some(run) = whole.as_bytes().get(at..at + REDACTED_RUN_MIN) {
+            if !self.is_piece(run) {
+                at += 1;
+                continue;
+            }
+            // Tokens are ASCII, so a piece begins and ends between characters.
+            clean.push_str(whole.get(kept..at).unwrap_or_default());
+            clean.push_str(REDACTED);
+            kept = at + REDACTED_RUN_MIN;
+            while whole
+                .as_bytes()
+                .get(kept + 1 - REDACTED_RUN_MIN..=kept)
+                .is_some_and(|run| self.is_piece(run))
+            {
+                kept += 1;
+            }
+            at = kept;
+        }
+        clean.push_str(whole.get(kept..).unwrap_or_default());
+        clean
+    }
+
+    fn is_piece(&self, run: &[u8]) -> bool {
+        self.pieces.binary_search_by(|piece| piece.as_slice().cmp(run)).is_ok()
     }
 }
 

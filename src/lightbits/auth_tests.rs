@@ -113,3 +113,19 @@ fn a_token_command_runs_without_a_shell() {
     }
     assert!(matches!(Token::from_command("true"), Err(TokenError::Empty)));
 }
+
+#[test]
+fn a_piece_of_the_token_that_a_cut_left_is_removed_too() {
+    let text = jwt(r#"{"sub":"administrator of everything"}"#);
+    let redactor = Token::from_text(&text).unwrap().redactor();
+    for start in 0..text.len() - 16 {
+        for end in [start + 16, (start + 17).min(text.len()), text.len()] {
+            let leak = format!("\u{e4}{}\u{e4}", &text[start..end]);
+            let clean = redactor.redact(&leak);
+            assert!(redactor.is_in(&leak), "{leak}");
+            assert!(!redactor.is_in(&clean), "{clean}");
+            assert!(clean.starts_with('\u{e4}') && clean.ends_with('\u{e4}'), "{clean}");
+        }
+    }
+    assert_eq!(redactor.redact(&text[..7]), &text[..7], "too short to tell from words");
+}

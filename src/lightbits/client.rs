@@ -7,6 +7,7 @@
 
 use super::auth::{Redactor, Token, TokenError};
 use super::diff::decode_diff_page;
+use super::foreign::Foreign;
 use super::http::{Answer, Call, Http, Method};
 use super::retry::{Budget, Timeouts};
 use super::tls::{TlsConfig, TlsSetupError, client_config};
@@ -172,15 +173,32 @@ impl LightbitsClient {
         self.find_snapshot(name, &self.http.budget())
     }
 
+    /// Every snapshot of this name: nothing keeps an array from having two.
+    ///
+    /// # Errors
+    /// As the calls of [`Array`].
+    pub fn snapshots_by_name(&self, name: &str) -> Result<Vec<SnapshotInfo>, ApiError> {
+        self.find_snapshots(name, &self.http.budget())
+    }
+
     pub(super) fn find_snapshot(
         &self,
         name: &str,
         budget: &Budget<'_>,
     ) -> Result<Option<SnapshotInfo>, ApiError> {
+        Ok(self.find_snapshots(name, budget)?.into_iter().next())
+    }
+
+    fn find_snapshots(
+        &self,
+        name: &str,
+        budget: &Budget<'_>,
+    ) -> Result<Vec<SnapshotInfo>, ApiError> {
         let call =
             Call::new(Method::Get, &["snapshots"]).query("Name", name).query("showAll", true);
-        let found = self.list(&call, budget, wire::decode_snapshots, |snapshot| snapshot.uuid)?;
-        Ok(found.into_iter().find(|snapshot| snapshot.name == name))
+        let mut found = self.list(&call, budget, wire::decode_snapshots, |info| info.uuid)?;
+        found.retain(|snapshot| snapshot.name == name);
+        Ok(found)
     }
 
     pub(super) fn get_snapshot(
@@ -206,17 +224,20 @@ impl LightbitsClient {
         &self.project
     }
 
-    pub(super) fn decoded<T>(
+    /// What an answer holds, its texts made harmless.
+    pub(super) fn decoded<T: Foreign>(
         &self,
         call: &Call,
         body: &[u8],
         decode: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<T, ApiError> {
-        decode(body).map_err(|what| self.http.unreadable(call, body, &what))
+        decode(body)
+            .map(|found| found.harmless(self.http.redactor()))
+            .map_err(|what| self.http.unreadable(call, body, &what))
     }
 
     /// All pages of a listing, each item once (section 9, rule 14).
-    fn list<T, K: Eq + Hash + Copy + std::fmt::Display>(
+    fn list<T: Foreign, K: Eq + Hash + Copy + std::fmt::Display>(
         &self,
         call: &Call,
         budget: &Budget<'_>,
@@ -231,11 +252,17 @@ impl LightbitsClient {
             let found = self.decoded(call, &body, decode)?;
             let last = found.last().map(key);
             let is_full = found.len() >= LIST_LIMIT;
+            // A server may have a smaller limit of its own, and such limits are round.
+            let may_be_cut = is_full || (found.len() >= 10 && is_round(found.len()));
             let known = items.len();
             items.extend(found.into_iter().filter(|item| seen.insert(key(item))));
-            let Some(last) = last.filter(|_| is_full) else {
+            let Some(last) = last.filter(|_| may_be_cut) else {
                 return Ok(items);
             };
+            if items.len() == known && !is_full {
+                // It was whole, and this server ignores where to go on.
+                return Ok(items);
+            }
             if items.len() == known || items.len() > LIST_MAX {
                 let what = format!("the listing does not end: after {known} items it repeats");
                 return Err(self.http.malformed(call, &what));
@@ -356,9 +383,16 @@ impl Array for LightbitsClient {
     }
 }
 
+/// Whether a page of so many items looks as if a limit had cut it.
+const fn is_round(items: usize) -> bool {
+    items.is_multiple_of(10) || items.is_power_of_two()
+}
+
 /// `{endpoint}/api/v2/projects/{project}`.
 fn base_url(endpoint: &str, project: &str) -> Result<Url, ConnectError> {
-    let bad = |why| ConnectError::BadEndpoint { endpoint: escape_text(endpoint, 100), why };
+    // What stands before an `@` may be a password.
+    let shown = endpoint.rsplit_once('@').map_or(endpoint, |(_, host)| host);
+    let bad = |why| ConnectError::BadEndpoint { endpoint: escape_text(shown, 100), why };
     let mut url = Url::parse(endpoint.trim()).map_err(|_| bad("is not a URL"))?;
     match url.scheme() {
         "https" => {}

@@ -7,7 +7,7 @@
 use super::auth::Redactor;
 use super::retry::{Budget, Limits, Stopped, Timeouts, Tries, parse_retry_after};
 use super::tls::tls_cause;
-use super::wire::{error_text, is_json_object};
+use super::wire::{error_text, is_api_error};
 use crate::array::{ApiError, Latency, Pace, Reply, escape_text};
 use reqwest::Url;
 use reqwest::blocking::{Client, Request, Response};
@@ -363,13 +363,20 @@ impl Http {
         let reply = || self.reply(call, answer);
         let status = answer.status;
         match status {
-            404 if is_json_object(&answer.body) => ApiError::NotFound(reply()),
+            404 if is_api_error(&answer.body) => ApiError::NotFound(reply()),
             404 | 405 => ApiError::NoSuchCall(reply()),
             401 | 403 => ApiError::Auth(reply()),
             _ if answer.is_transient() => ApiError::Server(reply(), tries),
             400 | 409 | 412 | 422 if answer.is_html() => self.malformed(
                 call,
                 &format!("status {status} with an HTML page, which is not the array's own answer"),
+            ),
+            400 | 422 if !is_api_error(&answer.body) => self.malformed(
+                call,
+                &format!(
+                    "status {status} with what is not the array's own error: {}",
+                    error_words(answer)
+                ),
             ),
             400 | 422 => ApiError::Refused(reply()),
             409 | 412 => ApiError::Conflict(reply()),

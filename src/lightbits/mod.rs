@@ -11,13 +11,14 @@
 //! clones of its snapshots.
 //!
 //! Code map: `client` (set-up and calls), `snapshots` (create and delete), `clones`, `http` (one try, reads
-//! with retries, status classes), [`retry`] (time), [`wire`] (JSON objects), [`diff`] (JSON of a
+//! with retries, status classes), `foreign` (server text made harmless), [`retry`] (time), [`wire`] (JSON objects), [`diff`] (JSON of a
 //! diff page), [`tls`] (trust), [`auth`] (token).
 
 pub mod auth;
 mod client;
 mod clones;
 pub mod diff;
+mod foreign;
 mod http;
 pub mod retry;
 mod snapshots;

@@ -174,7 +174,9 @@ fn each_status_means_its_own_error() {
         (Act::Json(405, "Method Not Allowed\n".into()), "no such call", "does not offer"),
         (Act::raw(404, "", html), "no such call", "<html>"),
         (Act::error(400, "not on the same chain"), "refused", "not on the same chain"),
-        (Act::Json(400, "plain words".into()), "refused", "plain words"),
+        (Act::Json(400, "plain words".into()), "malformed", "plain words"),
+        (Act::Json(400, r#"{"blocked":"by a firewall"}"#.into()), "malformed", "by a firewall"),
+        (Act::Json(404, r#"{"message":"no healthy upstream"}"#.into()), "no such call", "upstream"),
         (Act::error(422, "no"), "refused", "422"),
         (Act::error(409, "exists"), "conflict", "exists"),
         (Act::error(412, "etag"), "conflict", "etag"),
@@ -537,4 +539,60 @@ fn a_live_array_promises_little() {
     assert_eq!((can.concurrent_snapshots, can.page_limit), (1, Some(10_000)));
     assert!(matches!(client.rollback(VOLUME, SNAP), Err(ApiError::Unsupported(_))));
     assert!(matches!(client.delete_volume(VOLUME), Err(ApiError::Unsupported(_))));
+}
+
+#[test]
+fn names_texts_and_notes_of_the_server_come_without_the_token_and_escaped() {
+    let evil = format!("\\u001b[2J\\u202e\\r\\n{CANARY}");
+    let spelled: String = CANARY.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+    let snapshot = format!(
+        r#"{{"UUID":"{SNAP}","name":"{evil}","state":"Available","sourceVolumeUUID":"{VOLUME}","creationTime":"{spelled}"}}"#
+    );
+    let (client, _server) = meet(vec![
+        Act::ok(format!(r#"{{"UUID":"{VOLUME}","name":"{evil}"}}"#)),
+        Act::ok(format!(r#"{{"volumes":[{{"UUID":"{VOLUME}","name":"{spelled}"}}]}}"#)),
+        listed(&[snapshot.clone()]),
+        Act::ok(snapshot),
+        Act::ok(format!(r#"{{"{}x":1,"lbaRanges":[]}}"#, &CANARY[..40])),
+        Act::error(400, &spelled),
+    ]);
+    let mut texts = vec![client.volume(VOLUME).unwrap().name];
+    texts.extend(client.volumes().unwrap().into_iter().map(|volume| volume.name));
+    for info in client.snapshots().unwrap().into_iter().chain([client.snapshot(SNAP).unwrap()]) {
+        texts.push(info.name);
+        texts.extend(info.created);
+    }
+    match client.diff_page(SNAP, None, Lba::new(0)) {
+        Ok(page) => texts.extend(page.notes),
+        Err(error) => texts.push(error.to_string()),
+    }
+    texts.push(client.diff_page(SNAP, None, Lba::new(0)).unwrap_err().to_string());
+    let redactor = client.redactor();
+    for text in &texts {
+        assert!(!redactor.is_in(text), "{text}");
+        assert!(!text.contains(|c: char| c.is_control() || c == '\u{202e}'), "{text:?}");
+    }
+    assert!(texts.iter().filter(|text| text.contains("[token]")).count() >= 6, "{texts:#?}");
+    assert_eq!(texts[0], "\\u{1b}[2J\\u{202e}\\r\\n[token]");
+}
+
+#[test]
+fn a_listing_that_a_smaller_limit_cut_is_paged_on_and_one_that_says_so_is_refused() {
+    let item = |number: usize| {
+        let uuid = SnapshotUuid::from_u128(number as u128);
+        format!(
+            r#"{{"UUID":"{uuid}","name":"n{number}","state":"Available","sourceVolumeUUID":"{VOLUME}"}}"#
+        )
+    };
+    let page = |from: usize, to: usize| listed(&(from..to).map(item).collect::<Vec<_>>());
+    let (client, server) = meet(vec![page(1, 101), page(101, 152), page(1, 21), page(1, 21)]);
+    assert_eq!(client.snapshots().unwrap().len(), 151);
+    assert_eq!(server.lines().len(), 2);
+    assert_eq!(client.snapshots().unwrap().len(), 20, "a server that ignores the offset");
+    for part in [r#""nextPageToken":"abc""#, r#""truncated":true"#] {
+        let body = format!(r#"{{"snapshots":[],{part}}}"#);
+        let (client, _server) = meet(vec![Act::ok(body)]);
+        let error = client.snapshots().unwrap_err().to_string();
+        assert!(error.contains("incomplete"), "{error}");
+    }
 }

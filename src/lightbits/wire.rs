@@ -213,6 +213,7 @@ pub fn decode_volume(body: &[u8]) -> Result<VolumeInfo, String> {
 /// # Errors
 /// What cannot be read, in words.
 pub fn decode_volumes(body: &[u8]) -> Result<Vec<VolumeInfo>, String> {
+    must_be_whole(body)?;
     let VolumesWire { volumes } = decode(body)?;
     let volumes = volumes.map_or_else(|| no_list(body, "volumes"), Ok)?;
     volumes.into_iter().map(|Object(volume)| volume_info(volume)).collect()
@@ -231,9 +232,36 @@ pub fn decode_snapshot(body: &[u8]) -> Result<SnapshotInfo, String> {
 /// # Errors
 /// What cannot be read, in words.
 pub fn decode_snapshots(body: &[u8]) -> Result<Vec<SnapshotInfo>, String> {
+    must_be_whole(body)?;
     let SnapshotsWire { snapshots } = decode(body)?;
     let snapshots = snapshots.map_or_else(|| no_list(body, "snapshots"), Ok)?;
     snapshots.into_iter().map(|Object(snapshot)| snapshot_info(snapshot)).collect()
+}
+
+/// What a listing may say of being only a part; the API pages by `offsetUUID` and says nothing.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PartWire {
+    next_page_token: Option<serde_json::Value>,
+    truncated: Option<serde_json::Value>,
+}
+
+/// Refuses a listing that says there is more where this client cannot ask for it: what is left out
+/// would count as gone.
+fn must_be_whole(body: &[u8]) -> Result<(), Wrong> {
+    use serde_json::Value;
+    let PartWire { next_page_token, truncated } = decode(body)?;
+    let says_nothing = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty() || text == "false",
+        _ => false,
+    };
+    for (key, value) in [("nextPageToken", next_page_token), ("truncated", truncated)] {
+        if value.is_some_and(|value| !says_nothing(&value)) {
+            return Err(format!("the listing is incomplete, it says `{key}`"));
+        }
+    }
+    Ok(())
 }
 
 /// An absent list is an empty one, if nothing else came in its place: `{}` is an empty listing,
@@ -262,6 +290,20 @@ pub(super) fn decode_done(body: &[u8]) -> Result<(), String> {
 /// Whether `body` is a JSON object, as the server's own errors are and a proxy's are not.
 pub(crate) fn is_json_object(body: &[u8]) -> bool {
     serde_json::from_slice::<Object<BTreeMap<String, IgnoredAny>>>(body).is_ok()
+}
+
+/// Whether `body` is an error as the API sends it (`lightbits-api.md` section 5): an object with
+/// `error`, or with `code` and `message`. A gateway's or firewall's JSON is not.
+pub(super) fn is_api_error(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Shape {
+        error: Option<String>,
+        message: Option<String>,
+        code: Option<IgnoredAny>,
+    }
+    serde_json::from_slice::<Object<Shape>>(body).is_ok_and(|Object(shape)| {
+        shape.error.is_some() || (shape.code.is_some() && shape.message.is_some())
+    })
 }
 
 /// The server's words in an error body: `error`, else `message`, else the body itself.

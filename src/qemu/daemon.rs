@@ -66,13 +66,16 @@ impl Program {
     }
 
     fn command(&self) -> Command {
-        if self.tied {
+        let mut command = if self.tied {
             let mut command = Command::new("setpriv");
+            command.env_remove("LIGHTBITS_JWT");
             command.args(["--pdeathsig", "TERM", "--"]).arg(&self.qsd);
             command
         } else {
             Command::new(&self.qsd)
-        }
+        };
+        command.env_remove("LIGHTBITS_JWT");
+        command
     }
 }
 
@@ -94,6 +97,7 @@ pub(super) fn make_image(
 ) -> Result<(), QemuError> {
     let program = qemu_img.unwrap_or_else(|| Path::new("qemu-img"));
     let made = Command::new(program)
+        .env_remove("LIGHTBITS_JWT")
         .args(["create", "-q", "-f", "qcow2", "-o", "cluster_size=4k"])
         .arg(path)
         .arg(size_bytes.to_string())

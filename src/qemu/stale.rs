@@ -166,7 +166,7 @@ pub(super) fn unmount_below(dir: &Path) {
         if unmount(&path, UnmountFlags::DETACH).is_err() {
             // Without privileges only fuse's own helper may unmount.
             let mut helper = Command::new("fusermount3");
-            helper.args(["-u", "-z", "--"]).arg(&path);
+            helper.args(["-u", "-z", "--"]).arg(&path).env_remove("LIGHTBITS_JWT");
             let _ =
                 helper.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         }

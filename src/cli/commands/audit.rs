@@ -5,9 +5,10 @@ use super::diff::find;
 use super::suite::{clean_command, folder};
 use crate::array::escape_text;
 use crate::array::{Array, BlockDevice, RealClock, SnapshotInfo, SnapshotState, Waiting};
-use crate::block::{BitmapOrder, Policy, RunId, SnapshotUuid, VolumeUuid};
+use crate::block::{BitmapOrder, LBA_BYTES, LbaCount, Policy, RunId, SnapshotUuid, VolumeUuid};
 use crate::campaign::audit::{Audit, Audited, take};
 use crate::campaign::journal::{Journal, Journalled};
+use crate::campaign::utc::parse_moment;
 use crate::cli::args::{Form, OrderArg, OutputArgs, TargetArgs};
 use crate::cli::config::{Seconds, Volumes};
 use crate::cli::connect::connect;
@@ -115,6 +116,10 @@ pub fn run(
     let journal = Journal::create(&folder.path().join("journal.jsonl"), run)
         .map_err(|error| Failure::could_not(format!("cannot keep a journal: {error}")))?;
     let array = Journalled::new(&client, &journal);
+    let volumes =
+        Volumes { source: volume, target: volume, source_device: None, target_device: None };
+    let clean = clean_command(&connection, &volumes, &args.output.run_dir);
+    context.stop.on_second(clean.clone());
     let (clock, ledger, stop) = (RealClock::new(), Ledger::new(run), context.stop.clone());
     let waiting = Waiting { available: PATIENCE, gone: PATIENCE, stop: stop.flag() };
     let port = volumes::RunPort {
@@ -133,9 +138,6 @@ pub fn run(
     if left == 0 {
         return done;
     }
-    let volumes =
-        Volumes { source: volume, target: volume, source_device: None, target_device: None };
-    let clean = clean_command(&connection, &volumes, &args.output.run_dir);
     context
         .ui
         .say(&format!("{left} snapshots of this run are on the array; to delete them: {clean}"));
@@ -155,7 +157,11 @@ fn judge(
         .iter()
         .find(|other| other.volume != volume && other.state == SnapshotState::Available)
         .map(|other| other.uuid);
-    let snapshots = chosen(args, client, volume, all)?;
+    let mut snapshots = chosen(args, client, volume, all)?;
+    // A listing need not tell the size of a snapshot; the volume's bounds it as well.
+    for snapshot in snapshots.iter_mut().filter(|snapshot| snapshot.len == LbaCount::ZERO) {
+        snapshot.len = LbaCount::new(info.size_bytes.div_ceil(LBA_BYTES));
+    }
     let devices = images(args, &snapshots, info.size_bytes)?;
     for (place, snapshot) in snapshots.iter().enumerate() {
         let (label, name) = (format!("s{place}"), escape_text(&snapshot.name, NAME_SHOWN));
@@ -177,6 +183,9 @@ fn judge(
             .iter()
             .map(|(place, device)| (*place, device as &dyn BlockDevice))
             .collect(),
+        // Nobody knows what was done to the volume, nor what the named device holds.
+        one_chain: false,
+        images_proved: false,
         since_clone: info.is_clone,
         stop: context.stop.flag(),
     };
@@ -209,8 +218,7 @@ fn chosen(
             |info: &SnapshotInfo| info.volume == volume && info.state == SnapshotState::Available;
         found.extend(all.into_iter().filter(own));
     }
-    // RFC 3339 in one time zone sorts as text; what has no time keeps the array's order.
-    found.sort_by(|one, other| one.created.cmp(&other.created));
+    in_order(&mut found);
     let mut seen = std::collections::BTreeSet::new();
     found.retain(|info| seen.insert(info.uuid));
     let most = usize::try_from(args.most).unwrap_or(usize::MAX);
@@ -221,6 +229,15 @@ fn chosen(
         )));
     }
     Ok(found)
+}
+
+/// Oldest first, by the moments that the array tells, however it spells them. What has no time that
+/// can be read keeps the array's order, behind what has one.
+fn in_order(found: &mut [SnapshotInfo]) {
+    found.sort_by_key(|info| {
+        let moment = info.created.as_deref().and_then(parse_moment);
+        (moment.is_none(), moment)
+    });
 }
 
 /// The devices of the images that were named, by the place of their snapshots.
@@ -243,13 +260,22 @@ fn images(
     Ok(found)
 }
 
+/// What an audit comes to. Where every question about a pair was refused, or an image differs that
+/// nobody proved, it could not be told.
+fn verdict(done: &Audited) -> Exit {
+    let all_refused = done.answered == 0 || (done.pairs_asked > 0 && done.pairs_answered == 0);
+    if !done.violations.is_empty() {
+        Exit::Violation
+    } else if done.compared == 0 || all_refused || done.unproved > 0 {
+        Exit::CouldNotTest
+    } else {
+        Exit::Passed
+    }
+}
+
 fn show(done: &Audited, snapshots: usize, context: &mut Context) -> Exit {
-    let exit = match (done.violations.is_empty(), done.compared) {
-        (false, _) => Exit::Violation,
-        (true, 0) => Exit::CouldNotTest,
-        (true, _) => Exit::Passed,
-    };
-    let Audited { answered, refused, compared, blocks_read, violations, notes } = done;
+    let exit = verdict(done);
+    let Audited { answered, refused, compared, blocks_read, violations, notes, .. } = done;
     if context.ui.form == Form::Jsonl {
         violations.iter().for_each(|violation| context.ui.event(&Line::Violation { violation }));
         context.ui.event(&Line::AuditFinished {
@@ -274,7 +300,53 @@ fn show(done: &Audited, snapshots: usize, context: &mut Context) -> Exit {
     context.ui.print(&match exit {
         Exit::Violation => format!("{} VIOLATION(S)", violations.len()),
         Exit::Passed => "NO VIOLATION".to_owned(),
+        _ if done.unproved > 0 => "COULD NOT BE TOLD: an image is not proved".to_owned(),
         _ => "NOTHING WAS COMPARED".to_owned(),
     });
     exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(number: u128, created: Option<&str>) -> SnapshotInfo {
+        SnapshotInfo {
+            uuid: SnapshotUuid::from_u128(number),
+            name: format!("s{number}"),
+            state: SnapshotState::Available,
+            volume: VolumeUuid::from_u128(1),
+            len: LbaCount::new(64),
+            created: created.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn snapshots_are_ordered_by_moments_and_not_by_text() {
+        let mut found = [
+            snapshot(4, None),
+            snapshot(3, Some("2026-01-01T00:01:00.500Z")),
+            snapshot(2, Some("2026-01-01T00:01:00Z")),
+            snapshot(1, Some("2026-01-01T02:00:00+02:00")),
+            snapshot(5, Some("yesterday")),
+        ];
+        in_order(&mut found);
+        let order: Vec<&str> = found.iter().map(|info| info.name.as_str()).collect();
+        assert_eq!(order, ["s1", "s2", "s3", "s4", "s5"]);
+    }
+
+    #[test]
+    fn an_audit_that_was_refused_or_met_an_unproved_image_could_not_be_told() {
+        let fine = Audited {
+            answered: 9,
+            compared: 9,
+            pairs_asked: 3,
+            pairs_answered: 3,
+            ..Audited::default()
+        };
+        assert_eq!(verdict(&fine), Exit::Passed);
+        assert_eq!(verdict(&Audited { pairs_answered: 0, ..fine.clone() }), Exit::CouldNotTest);
+        assert_eq!(verdict(&Audited { answered: 0, ..fine.clone() }), Exit::CouldNotTest);
+        assert_eq!(verdict(&Audited { unproved: 1, ..fine }), Exit::CouldNotTest);
+    }
 }

@@ -61,6 +61,10 @@ enum Line {
         #[serde(skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },
+    /// A place that could not be looked at: what is left there is not known.
+    Unreadable {
+        why: String,
+    },
     /// Blocks that the handshake of a killed run may have left stamped.
     Blocks {
         volume: String,
@@ -114,7 +118,7 @@ pub fn run(
         }
         None => None,
     };
-    lines.extend(blocks(args, array.as_ref().map(|client| client as &dyn Array), context));
+    lines.extend(blocks(args, array.as_ref().map(|client| client as &dyn Array)));
     if let Some(client) = &array {
         // A clone goes before the snapshot it was made of.
         lines.extend(clones(args, client)?);
@@ -132,7 +136,8 @@ pub fn run(
     };
     let deleted = lines.iter().filter(gone).count();
     let left = found - deleted;
-    let exit = if args.yes && left > 0 { Exit::Nothing } else { Exit::Passed };
+    let is_unknown = lines.iter().any(|line| matches!(line, Line::Unreadable { .. }));
+    let exit = if is_unknown || (args.yes && left > 0) { Exit::Nothing } else { Exit::Passed };
     lines.push(Line::CleanFinished { found, deleted, left, exit_code: exit.code() });
     for line in &lines {
         match context.ui.form {
@@ -172,6 +177,9 @@ fn text(line: &Line) -> String {
         }
         Line::Local { what, path, deleted, why } => {
             format!("{what} {path}  {}", fate(*deleted, why))
+        }
+        Line::Unreadable { why } => {
+            format!("could not be looked at, so what is left there is not known: {why}")
         }
         Line::CleanFinished { found: 0, .. } => "nothing is left of earlier runs".to_owned(),
         Line::CleanFinished { found, deleted, left, .. } => {
@@ -242,18 +250,17 @@ impl CleanArgs {
 }
 
 /// Blocks that killed runs may have left stamped.
-fn blocks(args: &CleanArgs, array: Option<&dyn Array>, context: &mut Context) -> Vec<Line> {
+fn blocks(args: &CleanArgs, array: Option<&dyn Array>) -> Vec<Line> {
     let found = match stamped_blocks(&args.output.run_dir, &args.volumes()) {
         Ok(found) => found,
         Err(error) => {
-            context.ui.say(&format!("warning: the run folders cannot be read: {error}"));
-            return Vec::new();
+            let why = format!("the run folders: {error}");
+            return vec![Line::Unreadable { why }];
         }
     };
-    for error in &found.unreadable {
-        context.ui.say(&format!("warning: {error}"));
-    }
-    found.blocks.iter().map(|blocks| blocks_line(args, array, blocks)).collect()
+    let unreadable =
+        found.unreadable.iter().map(|error| Line::Unreadable { why: error.to_string() });
+    unreadable.chain(found.blocks.iter().map(|blocks| blocks_line(args, array, blocks))).collect()
 }
 
 fn blocks_line(args: &CleanArgs, array: Option<&dyn Array>, blocks: &StampedBlocks) -> Line {

@@ -3,7 +3,7 @@
 //! right ones (`suite`).
 
 use crate::array::{Array, SnapshotInfo, SnapshotState};
-use crate::block::{BitmapOrder, ChunkBits, Lba, LbaCount, SnapshotUuid};
+use crate::block::{BitmapOrder, ChunkBits, LBA_BYTES, Lba, LbaCount, SnapshotUuid};
 use crate::cli::Context;
 use crate::cli::args::{Form, OrderArg, OutputArgs, TargetArgs};
 use crate::cli::connect::connect;
@@ -91,6 +91,12 @@ pub fn run(
     let client = connect(&connection, order, context)?.client;
     let snapshot = find(&client, &args.snapshot)?;
     let base = args.base.as_ref().map(|base| find(&client, base)).transpose()?;
+    if let Some(source) = args.target.source_uuid.filter(|source| *source != snapshot.volume) {
+        return Err(Failure::usage(format!(
+            "snapshot `{}` is of volume {}, not of {source}",
+            args.snapshot, snapshot.volume
+        )));
+    }
     let request = WalkRequest {
         snapshot: snapshot.uuid,
         base: base.map(|base| base.uuid),
@@ -113,14 +119,32 @@ pub fn run(
 pub fn find(client: &LightbitsClient, name: &str) -> Result<SnapshotInfo, Failure> {
     let found = match name.parse::<SnapshotUuid>() {
         Ok(uuid) => Some(client.snapshot(uuid)?),
-        Err(_) => client.snapshot_by_name(name)?,
+        Err(_) => {
+            let named = client.snapshots_by_name(name)?;
+            if named.len() > 1 {
+                let uuids: Vec<String> = named.iter().map(|info| info.uuid.to_string()).collect();
+                return Err(Failure::usage(format!(
+                    "{} snapshots are named `{name}`; say which by its UUID: {}",
+                    named.len(),
+                    uuids.join(", ")
+                )));
+            }
+            named.into_iter().next()
+        }
     };
     match found {
         None => Err(Failure::usage(format!("there is no snapshot `{name}` in this project"))),
         Some(info) if info.state != SnapshotState::Available => {
             Err(Failure::could_not(format!("snapshot `{name}` is {:?}, not Available", info.state)))
         }
-        Some(info) => Ok(info),
+        Some(mut info) => {
+            if info.len == LbaCount::ZERO {
+                // Not every answer tells a snapshot's size; the volume's bounds it as well.
+                let bytes = client.volume(info.volume)?.size_bytes;
+                info.len = LbaCount::new(bytes.div_ceil(LBA_BYTES));
+            }
+            Ok(info)
+        }
     }
 }
 

@@ -127,6 +127,9 @@ fn array_rows(
         VolumeInput { role: Role::Target, volume: wanted.target, device: wanted.target_device },
     ];
     let tls = match &connection.tls {
+        _ if connection.endpoints.iter().all(|endpoint| endpoint.starts_with("http://")) => {
+            TlsCheck::NotUsed
+        }
         tls if tls.insecure => TlsCheck::None,
         tls if !tls.pins.is_empty() => TlsCheck::Pinned,
         _ => TlsCheck::Verified,

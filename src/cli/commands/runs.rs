@@ -389,6 +389,7 @@ fn export(folder: &Path, file: &Path, context: &mut Context) -> Result<Exit, Fai
     let parts = folder.parent().zip(folder.file_name());
     let (parent, name) = parts.ok_or_else(|| Failure::usage("that is no run folder"))?;
     let mut tar = Command::new("tar");
+    tar.env_remove("LIGHTBITS_JWT");
     tar.arg("--create").arg("--gzip").arg("--file").arg(file).arg("--directory").arg(parent);
     // A folder cannot begin with a dash: its name begins with a date.
     let status = tar.arg("--").arg(name).status();

@@ -121,7 +121,7 @@ pub fn run(
     let ui = &context.ui;
     let armed = volumes::arm(&port, opened, shapes, &mut model, Policy::Chunk, &stop, ui)?;
     for finding in &armed.findings {
-        context.ui.say(&format!("warning: handshake: {finding}"));
+        context.ui.say(&format!("handshake: {finding}"));
     }
     for note in &armed.notes {
         context.ui.say(&format!("note: {note}"));
@@ -136,7 +136,11 @@ pub fn run(
         bugs: PipelineBugs::NONE,
         stop: stop.flag(),
     };
-    let done = transfer(&array, &request, args, (&armed.source, &armed.target));
+    // A diff that was proved wrong on these very devices must not decide what a copy leaves out.
+    let done = match armed.findings.len() {
+        0 => transfer(&array, &request, args, (&armed.source, &armed.target)),
+        wrong => Err(distrusted(wrong)),
+    };
     volumes::sweep(&port);
     if !ledger.live().is_empty() {
         let command = clean_command(&connection, &wanted, &args.output.run_dir);
@@ -145,6 +149,15 @@ pub fn run(
             .say(&format!("the handshake's snapshots are on the array; to delete them: {command}"));
     }
     Ok(report(&done?, context))
+}
+
+/// The diffs of this array were found wrong by the handshake.
+fn distrusted(findings: usize) -> Failure {
+    let message = format!(
+        "the handshake found {findings} wrong answer(s) of this array: nothing was copied, because a \
+         copy by its diffs could not be trusted"
+    );
+    Failure { exit: Exit::Violation, message }
 }
 
 fn transfer(
@@ -187,8 +200,18 @@ fn copy_failure(error: CopyError) -> Failure {
     Failure { exit, message: error.to_string() }
 }
 
+/// An empty diff copies nothing and compares nothing: whether it is right was not seen, and code 0
+/// says that something was.
+const fn verdict(done: &Done) -> Exit {
+    match (done.different, done.compared) {
+        (0, 0) => Exit::CouldNotTest,
+        (0, _) => Exit::Passed,
+        _ => Exit::Violation,
+    }
+}
+
 fn report(done: &Done, context: &mut Context) -> Exit {
-    let exit = if done.different > 0 { Exit::Violation } else { Exit::Passed };
+    let exit = verdict(done);
     let speed = mib_per_s(done.lbas.nominal_bytes(), done.took);
     match context.ui.form {
         Form::Jsonl => context.ui.event(&Line::SyncFinished {
@@ -209,6 +232,9 @@ fn report(done: &Done, context: &mut Context) -> Exit {
                 seconds(done.took)
             ));
             context.ui.print(&match done.different {
+                0 if done.compared == 0 => {
+                    "nothing was copied or compared: the diff is empty".to_owned()
+                }
                 0 => format!("all {} runs equal on both devices", done.compared),
                 wrong => format!("{wrong} of {} runs differ after the copy", done.compared),
             });
@@ -268,6 +294,18 @@ mod tests {
         let done = synced(1 << 30).expect("synced");
         assert_eq!((done.lbas, done.ranges), (LbaCount::new(65), 2));
         assert_eq!((done.compared, done.different), (2, 0));
+    }
+
+    #[test]
+    fn findings_forbid_the_copy_and_an_empty_diff_is_no_success() {
+        let (refused, mut done) = (distrusted(2), synced(1 << 30).expect("synced"));
+        assert_eq!(refused.exit, Exit::Violation);
+        assert!(refused.message.contains("nothing was copied"), "{}", refused.message);
+        assert_eq!(verdict(&done), Exit::Passed);
+        done.compared = 0;
+        assert_eq!(verdict(&done), Exit::CouldNotTest);
+        done.different = 1;
+        assert_eq!(verdict(&done), Exit::Violation);
     }
 
     #[test]
