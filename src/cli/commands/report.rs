@@ -7,7 +7,7 @@
 
 use crate::campaign::retold::retold;
 use crate::campaign::run_files::started;
-use crate::campaign::run_record::{Found, RunError, RunRecord};
+use crate::campaign::run_record::{Found, RunRecord};
 use crate::campaign::store::{RunState, find_run, replace, run_of_folder, run_state};
 use crate::campaign::suite_run::SuiteRun;
 use crate::campaign::trend::trend;
@@ -209,11 +209,4 @@ pub(super) fn after_suite(folder: &Path, html: Option<&Path>, context: &mut Cont
         context.ui.say(&format!("no report: {}", failure.message));
     }
     github::tell_suite(folder, &mut context.ui);
-}
-
-/// A run that cannot be read, for callers that look at runs besides.
-impl From<RunError> for Failure {
-    fn from(error: RunError) -> Failure {
-        Failure::could_not(error.to_string())
-    }
 }

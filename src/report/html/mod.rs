@@ -1,7 +1,7 @@
 //! `report.html`: one page that holds everything, for people: the verdict first, then what it rests
 //! on. No script, nothing that is fetched; readable on a phone, printed, light and dark.
 //!
-//! All text of others goes through [`clean`] (what could hide or reorder text is written out) and is
+//! All text of others goes through `clean` (what could hide or reorder text is written out) and is
 //! escaped by `maud`. Not covered: reading the run's folder (`crate::campaign`), writing the page
 //! (`crate::cli`).
 

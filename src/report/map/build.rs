@@ -12,6 +12,9 @@ use crate::model::Prediction;
 use crate::oracle::{Kind, Violation, leaked};
 use crate::scenario::{Label, Scenario};
 
+/// Answers that are shown where one is wrong by what others say.
+const ANSWERS_SHOWN: usize = 4;
+
 /// The map of a violation that `scenario` shows; `None` if it concerns no LBA. `records` tell of one
 /// run of the scenario, and may be empty.
 pub fn map_of(violation: &Violation, scenario: &Scenario, records: &[Record]) -> Option<LbaMap> {
@@ -186,8 +189,19 @@ fn claim_rows(
     let expected = answer.and_then(|answer| predicted(history, violation, answer, policy, canvas));
     let shown = expected.zip(answer.map(|answer| canvas.set(&answer.reported, Cell::Reported)));
     let Some((expected, reported)) = shown.or_else(|| pictured(violation, canvas)) else {
-        let cells = canvas.set(&violation.extents, Cell::Wrong);
-        rows.push(verdict("concerned", cells));
+        // Wrong by what other answers say: they are shown beside it.
+        let others = history.answers.len().saturating_sub(ANSWERS_SHOWN);
+        for Answer { pair: (snap, base), reported, .. } in history.answers.iter().skip(others) {
+            let base = base.map_or_else(|| "no base".to_owned(), |base| format!("base {base}"));
+            let cells = canvas.set(reported, Cell::Reported);
+            rows.push(verdict(format!("diff({snap}, {base})"), cells));
+        }
+        let wrong = match violation.kind {
+            Kind::Missed => Cell::Missed,
+            Kind::Leaked | Kind::Disturbed => Cell::Extra,
+            _ => Cell::Wrong,
+        };
+        rows.push(verdict("difference", canvas.set(&violation.extents, wrong)));
         return rows;
     };
     let difference = difference(&expected, &reported);

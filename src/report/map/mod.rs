@@ -1,8 +1,8 @@
 //! The LBA map of a finding: what was done in each epoch, what had to be reported, what was, and the
-//! difference, LBA by LBA. One model, drawn as SVG for the report ([`svg`]) and as PNG for CI systems
-//! ([`png`]).
+//! difference, LBA by LBA. One model, drawn as SVG for the report (`svg`) and as PNG for CI systems
+//! (`png`).
 //!
-//! Not covered: how it is made of a recording ([`build`]); violations that concern no LBA have no map.
+//! Not covered: how it is made of a recording (`build`); violations that concern no LBA have no map.
 
 mod build;
 mod cell;

@@ -1,5 +1,5 @@
 //! The map as a PNG, for CI systems that show pictures and no pages. Drawn dot by dot, in the colours
-//! of a light page, with the letters of [`super::font`].
+//! of a light page, with the letters of `super::font`.
 //!
 //! Not covered: what the cells mean; the picture carries a legend for that.
 

@@ -1,7 +1,7 @@
 //! The map as SVG for the report: a rectangle for each run of equal cells, filled with a pattern that
 //! repeats colour and letter, so that a page of many maps stays small.
 //!
-//! Patterns are defined once a page ([`patterns`]) and coloured by its style sheet. Titles of rows are
+//! Patterns are defined once a page (`patterns`) and coloured by its style sheet. Titles of rows are
 //! HTML beside the picture, where they stay in sight when it is scrolled. Not covered: that HTML.
 
 use super::cell::{Cell, Class};
