@@ -151,7 +151,7 @@ fn each_failure_to_reach_the_array_shows_in_its_own_row_and_skips_the_rest() {
     expect(&rows, "project", RowState::Fail, "--project");
     expect(&rows, "endpoint", RowState::Ok, "https");
     let rows = failing(|| ApiError::NotFound(reply("no such\u{7} volume")));
-    expect(&rows, "source volume", RowState::Fail, "no such? volume");
+    expect(&rows, "source volume", RowState::Fail, "no such\\u{7} volume");
     expect(&rows, "source device", RowState::Skip, "");
     expect(&rows, "diff call", RowState::Ok, "");
 }
