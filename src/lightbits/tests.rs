@@ -551,7 +551,7 @@ fn names_texts_and_notes_of_the_server_come_without_the_token_and_escaped() {
     let (client, _server) = meet(vec![
         Act::ok(format!(r#"{{"UUID":"{VOLUME}","name":"{evil}"}}"#)),
         Act::ok(format!(r#"{{"volumes":[{{"UUID":"{VOLUME}","name":"{spelled}"}}]}}"#)),
-        listed(&[snapshot.clone()]),
+        listed(std::slice::from_ref(&snapshot)),
         Act::ok(snapshot),
         Act::ok(format!(r#"{{"{}x":1,"lbaRanges":[]}}"#, &CANARY[..40])),
         Act::error(400, &spelled),
