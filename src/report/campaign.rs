@@ -113,6 +113,8 @@ pub struct CampaignEnd {
     pub reached: Option<Reached>,
     /// A signal ended it.
     pub interrupted: bool,
+    /// All of it could be written down; if not, it ended early and proves nothing.
+    pub kept: bool,
     /// The run's folder.
     pub folder: PathBuf,
 }
@@ -148,6 +150,7 @@ pub fn end_lines(end: &CampaignEnd) -> Vec<String> {
     let cut = if end.interrupted { "INTERRUPTED | " } else { "" };
     let verdict = match (end.findings.len(), totals.failures) {
         (0, 0) if totals.unknown > 0 => format!("{} CASES NOT JUDGED", totals.unknown),
+        (0, 0) if !end.kept => "COULD NOT BE KEPT".to_owned(),
         (0, 0) if totals.diffs == 0 => "NOTHING COMPARED".to_owned(),
         (0, 0) => "NO VIOLATION".to_owned(),
         (0, failures) => format!("{failures} CASES WITH A VIOLATION, NOT LOOKED INTO"),
@@ -237,6 +240,7 @@ mod tests {
                 lacking: Vec::new(),
             }),
             interrupted: false,
+            kept: true,
             folder: "lbaudit-runs/x".into(),
         }
     }

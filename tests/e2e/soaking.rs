@@ -172,6 +172,8 @@ fn a_long_run_tells_others_how_far_it_is() {
 fn old_runs_are_listed_packed_and_pruned_but_not_those_that_matter() {
     let home = Home::new();
     home.run(&["soak", "--cases", "64", "--seed", "1"], None).assert_code(0);
+    // Runs of one second lie in the order of their ids.
+    std::thread::sleep(Duration::from_millis(1100));
     home.run(&soak(&["--cases", "300"]), None).assert_code(1);
     let runs = home.runs();
     let list = home.run(&["runs", "list"], None);

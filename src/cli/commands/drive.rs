@@ -99,7 +99,8 @@ pub(super) fn drive(
     }
     let so_far = run_cases(&campaign, so_far, &mut hunt);
     let coverage = covered(ground.source, job.shard, &so_far.done, ground.reach);
-    save_coverage(folder.path(), &coverage).map_err(cannot)?;
+    // A summary is worth more than this file.
+    hunt.note_broken(save_coverage(folder.path(), &coverage));
     let done = hunt.finish(so_far, Some(Reached::of(&coverage)), folder);
     after_campaign(args, folder.path(), done, context)
 }

@@ -144,6 +144,13 @@ impl<'h> Hunt<'h> {
         self.latest = run_dir.strip_prefix("./").unwrap_or(run_dir).join(LATEST);
     }
 
+    /// Something of the run could not be kept: it does not pass.
+    pub(super) fn note_broken(&mut self, done: io::Result<()>) {
+        if let Err(error) = done {
+            self.broken.get_or_insert(error);
+        }
+    }
+
     fn elapsed(&self) -> Duration {
         self.before + self.started.elapsed()
     }
@@ -336,6 +343,7 @@ impl<'h> Hunt<'h> {
             problems: self.kept.problems.clone(),
             reached,
             interrupted: stopped.is_some(),
+            kept: self.broken.is_none(),
             folder: folder.path().to_owned(),
         };
         self.tell(&Finished {

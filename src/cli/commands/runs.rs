@@ -378,6 +378,7 @@ fn end(run: &RunRecord, folder: &Path) -> CampaignEnd {
         problems: kept.problems.clone(),
         reached: run.coverage.as_ref().map(Reached::of),
         interrupted: kept.exit_code.is_none_or(|code| code >= 128),
+        kept: true,
         folder: folder.to_owned(),
     }
 }
