@@ -134,14 +134,6 @@ impl Totals {
         }
     }
 
-    /// LBAs reported for each that had to be, over all diffs of which the model knows what they had to
-    /// report: 1 is exact, more is copying in vain. `None` if nothing had to be reported.
-    pub fn over_report_factor(&self) -> Option<f64> {
-        #[allow(clippy::cast_precision_loss, reason = "a ratio for people")]
-        let factor = self.reported_lbas as f64 / self.must_lbas as f64;
-        (self.must_lbas > 0).then_some(factor)
-    }
-
     /// Operations a second of processor time; 0 if nothing was done.
     pub fn ops_per_busy_second(&self) -> u64 {
         let micros = self.busy.as_micros().max(1);

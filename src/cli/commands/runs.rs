@@ -9,6 +9,7 @@ use crate::campaign::merge::{MergeError, gather, merge};
 use crate::campaign::run_files::RUN;
 use crate::campaign::run_record::{RunError, RunRecord};
 use crate::campaign::store::{JOURNAL, RunState, bytes_in, find_run, run_folders, run_state};
+use crate::campaign::trend::over_report;
 use crate::cli::Context;
 use crate::cli::args::{Form, OutputArgs};
 use crate::cli::config::{Seconds, Size};
@@ -214,7 +215,7 @@ fn row(run: &RunRecord, name: String, state: RunState) -> Row {
         exit_code: kept.exit_code,
         seconds: kept.seconds,
         operations_per_s_per_core: totals.ops_per_busy_second(),
-        over_report_factor: totals.over_report_factor(),
+        over_report_factor: over_report(totals),
     }
 }
 
