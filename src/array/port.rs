@@ -62,6 +62,8 @@ pub struct VolumeInfo {
     pub writable: bool,
     /// Whether it was made from a snapshot: then a diff without base is not to be trusted.
     pub is_clone: bool,
+    /// The snapshot it was made from, where the array names it by its UUID.
+    pub clone_of: Option<SnapshotUuid>,
 }
 
 /// Control plane of one array. All calls are synchronous and may be made from several threads.

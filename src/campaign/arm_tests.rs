@@ -332,6 +332,7 @@ fn info(uuid: VolumeUuid) -> VolumeInfo {
         usable: true,
         writable: true,
         is_clone: false,
+        clone_of: None,
     }
 }
 

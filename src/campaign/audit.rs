@@ -1,26 +1,28 @@
 //! `audit`: the laws of `oracle.md` section 6 on snapshots that are there already, of a volume that
-//! this tool never wrote. It only asks for diffs and reads images; it writes nothing, takes a
-//! snapshot only where the user allows it ([`take`]), and knows no model, so what it finds is a contradiction between the array's own answers, or between an answer
-//! and an image.
+//! this tool never wrote. It only asks for diffs and reads images; it writes nothing, takes and
+//! deletes a snapshot only where the user allows it ([`take`], [`Doomed`]), and knows no model, so what
+//! it finds is a contradiction between the array's own answers, or between an answer and an image.
 //!
 //! Snapshots do not change, so every answer stays comparable with every other, whoever writes the
-//! volume meanwhile. Somebody who deletes a snapshot in mid-audit is nobody's wrong answer. Not
-//! covered: what the array knows and tells nobody about; a change that every diff leaves out is seen
-//! only with an image.
+//! volume meanwhile. Somebody who deletes a snapshot in mid-audit is nobody's wrong answer. Memory is
+//! bounded: an answer of more runs than [`Audit::runs_kept`] goes by; it is held to its shape and to
+//! its own repetition, and a note says that nothing else was compared with it. Not covered: what the
+//! array knows and tells nobody about; a change that every diff leaves out is seen only with an image.
 
 use crate::array::{
     ApiError, Array, BlockDevice, Clock, DeviceError, SnapshotInfo, SnapshotState, Waiting,
-    wait_available,
+    delete_and_wait, wait_available,
 };
 use crate::block::{ByteOffset, Extent, Lba, LbaCount, LbaSet, Policy, SnapshotUuid, VolumeUuid};
 use crate::engine::Ledger;
 use crate::model::Expected;
 use crate::oracle::{
-    CheckId, Checks, Kind, Reason, Violation, asked, judge_answered, judge_offset_walk,
-    judge_refused, judge_repeat, judge_triangle,
+    CheckId, Checks, Kind, Reason, Violation, asked, judge_answered, judge_gone_middle,
+    judge_offset_walk, judge_refused, judge_repeat, judge_triangle,
 };
 use crate::scenario::Label;
-use crate::sync::{PipelineBugs, WalkError, WalkRequest, walk};
+use crate::sync::{PipelineBugs, WalkError, WalkRequest, walk_streaming};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -40,6 +42,20 @@ pub const AUDIT_CHECKS: [CheckId; 7] = [
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// LBAs of an image read at once.
 const READ_LBAS: LbaCount = LbaCount::new(256);
+
+/// Runs of one answer that are kept: 16 MiB. With the 49 questions of 16 snapshots that is 784 MiB
+/// at the very worst.
+pub const RUNS_KEPT: usize = 1 << 20;
+
+/// One of this run's own snapshots, which the audit may delete to ask about a base that is gone.
+pub struct Doomed<'a> {
+    /// Its place, neither the first nor the last.
+    pub place: usize,
+    /// For the wait until it is gone.
+    pub clock: &'a dyn Clock,
+    /// How long that may take.
+    pub waiting: Waiting<'a>,
+}
 
 /// What to audit. `Label(n)` in every violation is the `n`th snapshot.
 pub struct Audit<'a> {
@@ -66,6 +82,10 @@ pub struct Audit<'a> {
     /// Whether a diff without base holds only what came after the volume was cloned: then the images
     /// say nothing of it.
     pub since_clone: bool,
+    /// A snapshot that may be deleted at the end.
+    pub doomed: Option<Doomed<'a>>,
+    /// Runs of one answer that are kept, see [`RUNS_KEPT`].
+    pub runs_kept: usize,
     /// Set when the user asked to stop.
     pub stop: &'a AtomicBool,
 }
@@ -129,6 +149,16 @@ struct Auditing<'p, 'a> {
     answers: BTreeMap<Pair, LbaSet>,
 }
 
+/// One answer as it went by.
+struct Walked {
+    /// What it reports; of an answer that is not whole, its beginning.
+    set: LbaSet,
+    /// Whether that is all.
+    is_whole: bool,
+    /// Of every chunk and bitmap, in order.
+    digest: [u8; 32],
+}
+
 impl Audit<'_> {
     /// Asks everything and compares.
     ///
@@ -142,6 +172,7 @@ impl Audit<'_> {
         auditing.refusals()?;
         auditing.triangles();
         auditing.images()?;
+        auditing.gone_base()?;
         auditing.done.violations.sort_by_key(|violation| violation.kind);
         Ok(auditing.done)
     }
@@ -184,11 +215,22 @@ impl Auditing<'_, '_> {
             let Some(whole) = self.ask(pair, Lba::new(0), false)? else { continue };
             self.done.pairs_answered += is_pair;
             if let Some(again) = self.ask(pair, Lba::new(0), true)? {
-                self.held(CheckId::Repeat, judge_repeat(named(pair), &whole, &again));
+                self.held(CheckId::Repeat, repeated(pair, &whole, &again));
             }
+            if !whole.is_whole {
+                let text = format!(
+                    "{} has more than {} run(s): held to its shape and to its repetition, not compared \
+                     with other answers or images",
+                    asked(label(pair.0), pair.1.map(label)),
+                    self.plan.runs_kept
+                );
+                note(&mut self.done.notes, text);
+                continue;
+            }
+            let whole = whole.set;
             for from in inside(&whole, self.plan.snapshots[pair.0].len) {
                 if let Some(walked) = self.ask(pair, from, true)? {
-                    let found = judge_offset_walk(named(pair), from, &whole, &walked);
+                    let found = judge_offset_walk(named(pair), from, &whole, &walked.set);
                     self.held(CheckId::OffsetWalk, found);
                 }
             }
@@ -216,26 +258,65 @@ impl Auditing<'_, '_> {
         wrong
             .extend(foreign.map(|other| (snap, other, &of_other, "the base is of another volume")));
         for (snapshot, base, question, why) in wrong {
-            let walked =
-                self.walk((snapshot, Some(base)), self.plan.snapshots[last].len, Lba::new(0));
-            match walked {
-                Ok(reported) => {
-                    self.done.answered += 1;
-                    let found = judge_answered(question, &Expected::Refusal(why), &reported);
-                    self.held(CheckId::Answered, found.map(|v| v.about(label(last), None)));
-                }
-                Err(WalkError::Api(ApiError::NotFound(_) | ApiError::Refused(_))) => {
-                    self.done.refused += 1;
-                    self.done.compared += 1;
-                }
-                Err(WalkError::Api(error)) => return Err(unknown(error)),
-                // It was answered, and badly.
-                Err(WalkError::Shape(fault)) => {
-                    let sentence = format!("{question} was answered although {why}, and {fault}");
-                    let found = Violation::new(Kind::Refusal, sentence).about(label(last), None);
-                    self.held(CheckId::Answered, Some(found));
-                }
+            self.refusal(last, (snapshot, base), question, why)?;
+        }
+        Ok(())
+    }
+
+    /// One question that must be refused. `last` is the snapshot that is named in a violation.
+    fn refusal(
+        &mut self,
+        last: usize,
+        (snapshot, base): (SnapshotUuid, SnapshotUuid),
+        question: &str,
+        why: &'static str,
+    ) -> Result<(), Reason> {
+        let len = self.plan.snapshots[last].len;
+        match self.walk((snapshot, Some(base)), len, Lba::new(0)) {
+            Ok(reported) => {
+                self.done.answered += 1;
+                let found = judge_answered(question, &Expected::Refusal(why), &reported.set);
+                self.held(CheckId::Answered, found.map(|v| v.about(label(last), None)));
             }
+            Err(WalkError::Api(ApiError::NotFound(_) | ApiError::Refused(_))) => {
+                self.done.refused += 1;
+                self.done.compared += 1;
+            }
+            Err(WalkError::Api(error)) => return Err(unknown(error)),
+            // It was answered, and badly.
+            Err(WalkError::Shape(fault)) => {
+                let sentence = format!("{question} was answered although {why}, and {fault}");
+                let found = Violation::new(Kind::Refusal, sentence).about(label(last), None);
+                self.held(CheckId::Answered, Some(found));
+            }
+        }
+        Ok(())
+    }
+
+    /// Laws 1 and 4 about a snapshot in the middle that is deleted: as a base it must be refused, and
+    /// the diff across it still holds what it held, as far as answers are exact.
+    fn gone_base(&mut self) -> Result<(), Reason> {
+        let Some(Doomed { place, clock, waiting }) = &self.plan.doomed else { return Ok(()) };
+        let (array, after) = (self.plan.array, place + 1);
+        let (Some(gone), Some(snap), Some(before)) =
+            (self.plan.snapshots.get(*place), self.plan.snapshots.get(after), place.checked_sub(1))
+        else {
+            return Ok(());
+        };
+        delete_and_wait(array, *clock, gone.uuid, *waiting).map_err(unknown)?;
+        let question = format!("diff({}) with a deleted base", label(after));
+        self.refusal(after, (snap.uuid, gone.uuid), &question, "the base has been deleted")?;
+        let across = (after, Some(before));
+        let Some(then) = self.answers.get(&across).cloned() else { return Ok(()) };
+        let Some(now) = self.ask(across, Lba::new(0), true)?.filter(|now| now.is_whole) else {
+            return Ok(());
+        };
+        match judge_gone_middle(named(across), label(*place), &then, &now.set) {
+            Some(lost) if self.plan.policy != Policy::Exact => {
+                let text = format!("{} (legal unless answers are exact)", lost.sentence);
+                note(&mut self.done.notes, text);
+            }
+            found => self.held(CheckId::Repeat, found),
         }
         Ok(())
     }
@@ -367,7 +448,7 @@ impl Auditing<'_, '_> {
     }
 
     /// One diff from an LBA on, which may have been answered before; `None` if it was refused or malformed, which is judged here.
-    fn ask(&mut self, pair: Pair, from: Lba, was_answered: bool) -> Result<Option<LbaSet>, Reason> {
+    fn ask(&mut self, pair: Pair, from: Lba, was_answered: bool) -> Result<Option<Walked>, Reason> {
         let plan = self.plan;
         let (snap, base) = (&plan.snapshots[pair.0], pair.1.map(|base| &plan.snapshots[base]));
         match self.walk((snap.uuid, base.map(|base| base.uuid)), snap.len, from) {
@@ -407,13 +488,23 @@ impl Auditing<'_, '_> {
         (snapshot, base): (SnapshotUuid, Option<SnapshotUuid>),
         volume_len: LbaCount,
         from: Lba,
-    ) -> Result<LbaSet, WalkError> {
-        let Audit { array, strict, stop, .. } = *self.plan;
+    ) -> Result<Walked, WalkError> {
+        let Audit { array, strict, stop, runs_kept, .. } = *self.plan;
         let bugs = PipelineBugs::NONE;
         let request = WalkRequest { snapshot, base, from, volume_len, strict, bugs, stop };
-        let answer = walk(array, &request, &mut |_, _| ())?;
+        let (mut set, mut is_whole, mut digest) = (LbaSet::new(), true, Sha256::new());
+        let answer = walk_streaming(array, &request, &mut |_, _| (), &mut |chunks| {
+            for chunk in chunks.iter().filter(|chunk| chunk.bits.bits() != 0) {
+                digest.update(chunk.start.get().to_le_bytes());
+                digest.update(chunk.bits.bits().to_le_bytes());
+                is_whole &= set.runs().len() < runs_kept;
+                if is_whole {
+                    set.insert_chunk(chunk.start, chunk.bits);
+                }
+            }
+        })?;
         answer.notes.into_iter().for_each(|text| note(&mut self.done.notes, text));
-        Ok(answer.set)
+        Ok(Walked { set, is_whole, digest: digest.finalize().into() })
     }
 
     fn is_there(&self, info: &SnapshotInfo) -> Result<bool, Reason> {
@@ -437,6 +528,23 @@ fn note(notes: &mut Vec<String>, text: String) {
     if !notes.contains(&text) {
         notes.push(text);
     }
+}
+
+/// Law 2: the same question twice. Where the answers were too long to keep, only that they differ can
+/// be told, not where.
+fn repeated(pair: Pair, whole: &Walked, again: &Walked) -> Option<Violation> {
+    if whole.digest == again.digest {
+        return None;
+    }
+    judge_repeat(named(pair), &whole.set, &again.set).or_else(|| {
+        let (snap, base) = named(pair);
+        let sentence = format!(
+            "{} was asked twice with nothing in between and differs behind its first {} run(s)",
+            asked(snap, base),
+            whole.set.runs().len()
+        );
+        Some(Violation::new(Kind::Nondeterministic, sentence).about(snap, base))
+    })
 }
 
 fn named((snap, base): Pair) -> (Label, Option<Label>) {

@@ -53,6 +53,8 @@ fn audited(scenario: &Scenario, checks: Checks, with_images: bool) -> Result<Aud
         one_chain: true,
         images_proved: true,
         since_clone: false,
+        doomed: None,
+        runs_kept: RUNS_KEPT,
         stop: world.stop(),
     };
     audit.run()
@@ -66,6 +68,86 @@ fn planted(name: &str) -> Scenario {
 
 fn finds(scenario: &Scenario, checks: Checks, with_images: bool) -> bool {
     audited(scenario, checks, with_images).is_ok_and(|done| !done.violations.is_empty())
+}
+
+/// As [`audited`] without images, with the snapshot before the last one for the audit to delete.
+fn audited_with_doomed(scenario: &Scenario, runs_kept: usize) -> Audited {
+    let world = world(scenario);
+    let sut = world.sut();
+    let source = sut.volumes[&crate::block::Role::Source].uuid;
+    let mut own = sut.array.snapshots().expect("listed");
+    own.retain(|info| info.volume == source && info.state == SnapshotState::Available);
+    let place = own.len() - 2;
+    let audit = Audit {
+        array: sut.array,
+        snapshots: &own,
+        foreign: None,
+        policy: Policy::Exact,
+        checks: Checks::ALL,
+        strict: true,
+        images: BTreeMap::new(),
+        one_chain: true,
+        images_proved: true,
+        since_clone: false,
+        doomed: Some(Doomed { place, clock: sut.clock, waiting: sut.waiting }),
+        runs_kept,
+        stop: world.stop(),
+    };
+    let done = audit.run().expect("it answers");
+    let left = sut.array.snapshots().expect("listed");
+    assert!(left.iter().all(|info| info.uuid != own[place].uuid), "{left:?}");
+    assert!(
+        own.iter().enumerate().all(|(at, info)| at == place || left.contains(info)),
+        "{left:?}"
+    );
+    done
+}
+
+/// Four snapshots with a write before each.
+fn four_snapshots(planted: &[&str]) -> Scenario {
+    use crate::scenario::{Op, Step};
+    let mut scenario = witness("bit63-dropped").expect("has one");
+    scenario.header.planted = planted.iter().map(|&name| name.to_owned()).collect();
+    let ops = (0..4).flat_map(|n| {
+        let at = Extent::lbas(2 * u64::from(n), 1);
+        [Op::Write { at }, Op::Write { at: Extent::lbas(64 + 4 * u64::from(n), 1) }]
+            .into_iter()
+            .chain([Op::Take { label: Label(n), wait: true }])
+    });
+    scenario.steps = ops.map(Step::from).collect();
+    scenario
+}
+
+#[test]
+fn a_base_that_the_audit_itself_deleted_must_be_refused() {
+    let honest = audited_with_doomed(&four_snapshots(&[]), RUNS_KEPT);
+    assert_eq!((&honest.violations[..], &honest.notes[..]), (&[][..], &[][..]));
+    let wrong = audited_with_doomed(&four_snapshots(&["deleted-base-answers"]), RUNS_KEPT);
+    let why = "the base has been deleted";
+    let found = wrong.violations.iter().find(|v| v.sentence.contains(why)).expect("found");
+    assert_eq!(found.kind, Kind::Refusal);
+    assert!(honest.refused > wrong.refused, "{honest:?} {wrong:?}");
+}
+
+#[test]
+fn answers_too_long_to_keep_are_still_held_to_their_repetition_and_said_not_to_be_compared() {
+    let few = audited_with_doomed(&four_snapshots(&[]), 1);
+    assert_eq!(few.violations, []);
+    let notes: Vec<&String> =
+        few.notes.iter().filter(|note| note.contains("more than 1 run(s)")).collect();
+    assert!(notes.len() > 3, "{few:?}");
+    // What is beyond the runs that were kept differs: it can be told that it does, not where.
+    let walked = |lba: u64, tail: u8| Walked {
+        set: LbaSet::from(Extent::lbas(lba, 1)),
+        is_whole: false,
+        digest: [tail; 32],
+    };
+    assert_eq!(repeated((1, None), &walked(3, 1), &walked(3, 1)), None);
+    let found = repeated((1, None), &walked(3, 1), &walked(3, 2)).expect("a violation");
+    assert_eq!(found.kind, Kind::Nondeterministic);
+    assert!(found.sentence.contains("behind its first 1 run(s)"), "{found:?}");
+    let found = repeated((1, None), &walked(3, 1), &walked(4, 2)).expect("a violation");
+    assert_eq!(found.extents.count().get(), 2, "{found:?}");
 }
 
 /// Small volumes only: an image is read block by block.
@@ -146,6 +228,8 @@ fn where_nobody_knows_the_history_a_refused_pair_is_a_note_and_an_unproved_image
             one_chain,
             images_proved,
             since_clone: false,
+            doomed: None,
+            runs_kept: RUNS_KEPT,
             stop: world.stop(),
         };
         audit.run().expect("it answers")
@@ -188,6 +272,8 @@ fn who_asks_to_stop_is_obeyed_and_nothing_is_called_wrong() {
         one_chain: true,
         images_proved: true,
         since_clone: false,
+        doomed: None,
+        runs_kept: RUNS_KEPT,
         stop: world.stop(),
     };
     assert_eq!(audit.run(), Err(Reason::Interrupted));

@@ -31,6 +31,6 @@ pub use consent::{BadConsent, Consent, ConsentItem};
 pub use guards::{GuardRefusal, Identity};
 pub use host::Host;
 pub use open::{Candidate, Exclusive, Identified, ReadProbe, Wanted, open_pair, open_volumes};
-pub use reading::{DeviceBlocks, ReadOnlyDevice};
+pub use reading::{DeviceBlocks, ReadOnlyDevice, volume_told_by};
 pub use stamping::{Overwritten, SavedBlocks, StampDevice};
 pub use sysfs::find_by_wwid;

@@ -2,7 +2,8 @@
 //! are files, or named by the user. Nothing can be written through it, so it needs no consent and no
 //! handshake. Not covered: devices that are written (`super::open`).
 
-use super::host::Node;
+use super::guards::is_served;
+use super::host::{Host, Node};
 use super::medium::size_bytes;
 use super::sysfs::{self, find_by_wwid, wwid_of_volume};
 use crate::array::{AlignedBuf, DeviceError, ReadBlocks, ReadOnly};
@@ -15,9 +16,34 @@ use std::path::{Path, PathBuf};
 
 /// Bytes read at once: buffers of callers need not be aligned.
 const PIECE_BYTES: usize = 1 << 20;
+/// Characters of a UUID, with which the name of a served file ends.
+const UUID_CHARS: usize = 36;
 
 /// An open device of a volume. Every write is refused.
 pub type ReadOnlyDevice = ReadOnly<DeviceBlocks>;
+
+/// The volume that a device says to be: by its wwid, or by the name of the file that a simulator or a
+/// storage daemon serves, be it `path` itself or behind it. `None` if it says nothing that counts: any
+/// other file may have any name.
+pub fn volume_told_by(host: &Host, path: &Path) -> Option<VolumeUuid> {
+    let file = match Node::of(&std::fs::metadata(path).ok()?) {
+        Node::Block(dev) => {
+            let disk = sysfs::disk(&host.sysfs, dev).ok()?;
+            if let Some(wwid) = disk.wwid {
+                return wwid.strip_prefix("uuid.")?.parse().ok();
+            }
+            disk.backing_file?
+        }
+        Node::File { .. } => path.canonicalize().ok()?,
+        Node::Other(_) => return None,
+    };
+    let runs = |pid| host.process_name(pid).is_some();
+    let name = file
+        .file_name()?
+        .to_str()
+        .filter(|_| host.mounts().is_ok_and(|mounts| is_served(&mounts, &file, runs)))?;
+    name.get(name.len().checked_sub(UUID_CHARS)?..)?.parse().ok()
+}
 
 /// The blocks of an open device of a volume.
 #[derive(Debug)]
@@ -135,7 +161,7 @@ impl ReadBlocks for DeviceBlocks {
 mod tests {
     use super::*;
     use crate::array::BlockDevice as _;
-    use crate::device::testing::FakeSysfs;
+    use crate::device::testing::{FakeSysfs, LoopDevice};
 
     const VOLUME: VolumeUuid = VolumeUuid::from_u128(0xc1);
 
@@ -143,6 +169,43 @@ mod tests {
     fn a_volume_without_device_here_is_not_there_yet() {
         let sysfs = FakeSysfs::new();
         assert!(ReadOnlyDevice::of_volume(sysfs.root(), VOLUME, 4096).is_none());
+    }
+
+    #[test]
+    fn a_device_tells_its_volume_by_its_wwid_and_a_file_only_if_it_is_served() {
+        let (sysfs, dir) = (FakeSysfs::new(), tempfile::tempdir().expect("a folder"));
+        let file = dir.path().join(format!("clone-{VOLUME}"));
+        std::fs::write(&file, [0; 4096]).expect("a file");
+        let (proc, pid) = (dir.path().join("proc"), std::process::id());
+        std::fs::create_dir_all(proc.join("self")).expect("folders");
+        std::fs::create_dir_all(proc.join(pid.to_string())).expect("folders");
+        std::fs::write(proc.join(format!("{pid}/comm")), "lbaudit\n").expect("a name");
+        let served = |by: u32| {
+            let point = dir.path().canonicalize().expect("a folder");
+            let line = format!("1 2 0:99 / {} rw - fuse lbaudit-sim-{by} rw\n", point.display());
+            std::fs::write(proc.join("self/mountinfo"), line).expect("a table");
+            Host { proc: proc.clone(), ..sysfs.host() }
+        };
+        assert_eq!(volume_told_by(&sysfs.host(), &file), None, "anybody may choose a name");
+        assert_eq!(volume_told_by(&served(pid), &file), Some(VOLUME));
+        assert_eq!(volume_told_by(&served(u32::MAX), &file), None, "nobody serves it");
+        for name in [
+            "clone",
+            "clone-04aa8885-0000-0000-0000-00000000000g",
+            "ü04aa8885-0000-0000-0000-00000000000",
+        ] {
+            let file = dir.path().join(name);
+            std::fs::write(&file, [0; 4096]).expect("a file");
+            assert_eq!(volume_told_by(&served(pid), &file), None, "{name}");
+        }
+        assert_eq!(volume_told_by(&served(pid), dir.path()), None);
+        let Some(device) = LoopDevice::named(1, &VOLUME.to_string()) else { return };
+        let disk = sysfs.disk_of("nvme0n1", &device);
+        assert_eq!(volume_told_by(&sysfs.host(), device.path()), None);
+        disk.attribute("wwid", &wwid_of_volume(VOLUME));
+        assert_eq!(volume_told_by(&sysfs.host(), device.path()), Some(VOLUME));
+        disk.attribute("wwid", "eui.0025385b21404ce3");
+        assert_eq!(volume_told_by(&sysfs.host(), device.path()), None);
     }
 
     #[test]

@@ -29,6 +29,8 @@ use std::time::SystemTime;
 const LIST_LIMIT: usize = 1000;
 /// Items of a whole listing that this client takes: bounds its memory.
 const LIST_MAX: usize = 1 << 20;
+/// Bytes of a whole listing that this client takes, over all its pages.
+const LIST_BYTES_MAX: usize = 256 << 20;
 /// Snapshot sizes remembered at most.
 const SIZES_MAX: usize = 4096;
 /// Ranges of a diff page at most (section 3).
@@ -93,6 +95,8 @@ pub struct LightbitsClient {
     order: BitmapOrder,
     /// Sizes of snapshots seen, to tell a range cut at the end of the volume from a wrong one.
     sizes: Mutex<HashMap<SnapshotUuid, LbaCount>>,
+    /// Bytes of a whole listing that it takes.
+    pub(super) list_bytes_max: usize,
 }
 
 impl LightbitsClient {
@@ -120,7 +124,8 @@ impl LightbitsClient {
         let http = Http::new(tls, bases, authorization, redactor, config.timeouts, config.stop)
             .map_err(ConnectError::Http)?;
         let sizes = Mutex::new(HashMap::new());
-        Ok(LightbitsClient { http, project, order: config.bitmap_order, sizes })
+        let (order, list_bytes_max) = (config.bitmap_order, LIST_BYTES_MAX);
+        Ok(LightbitsClient { http, project, order, sizes, list_bytes_max })
     }
 
     /// Tries made beyond the first of each call, since the client was set up.
@@ -247,8 +252,14 @@ impl LightbitsClient {
         let mut items = Vec::new();
         let mut seen = HashSet::new();
         let mut page = call.clone().query("limit", LIST_LIMIT);
+        let mut bytes = 0;
         loop {
             let Answer { body, .. } = self.http.read(&page, budget)?;
+            bytes += body.len();
+            if bytes > self.list_bytes_max {
+                let what = format!("the listing is larger than {} bytes", self.list_bytes_max);
+                return Err(self.http.malformed(call, &what));
+            }
             let found = self.decoded(call, &body, decode)?;
             let last = found.last().map(key);
             let is_full = found.len() >= LIST_LIMIT;

@@ -398,6 +398,11 @@ fn listings_are_read_to_the_end_and_one_that_repeats_is_refused() {
     let (client, _server) = meet(vec![page(1, 1000), page(1, 1000)]);
     let error = client.snapshots().unwrap_err();
     assert!(error.to_string().contains("the listing does not end"), "{error}");
+    // Every page is new, and it never ends.
+    let (mut client, _server) = meet((0..5).map(|n| page(1 + 1000 * n, 1000)).collect());
+    client.list_bytes_max = 300_000;
+    let error = client.snapshots().unwrap_err();
+    assert!(error.to_string().contains("larger than 300000 bytes"), "{error}");
 }
 
 #[test]

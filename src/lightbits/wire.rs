@@ -332,6 +332,7 @@ fn volume_info(wire: VolumeWire) -> Result<VolumeInfo, Wrong> {
         },
         usable: matches!(state.as_str(), "Available" | "Updating" | "Migrating"),
         writable: matches!(protection.as_str(), "FullyProtected" | "Degraded"),
+        clone_of: wire.source_snapshot_uuid.as_deref().and_then(|uuid| uuid.parse().ok()),
         is_clone: named(wire.source_snapshot_uuid) || named(wire.source_snapshot_name),
     })
 }

@@ -30,6 +30,7 @@ fn a_volume_as_profile_a_sends_it() {
             usable: true,
             writable: true,
             is_clone: false,
+            clone_of: None,
         })
     );
 }
@@ -72,12 +73,14 @@ fn a_volume_is_usable_writable_or_a_clone_by_what_it_says() {
         let fields = format!(r#","protectionState":"{protection}""#);
         assert_eq!(volume(&fields).unwrap().writable, writable, "{protection}");
     }
-    for (fields, is_clone) in [
-        (format!(r#","sourceSnapshotUUID":"{S}""#), true),
-        (r#","sourceSnapshotName":"nightly""#.to_owned(), true),
-        (r#","sourceSnapshotUUID":"","sourceSnapshotName":null"#.to_owned(), false),
+    for (fields, is_clone, clone_of) in [
+        (format!(r#","sourceSnapshotUUID":"{S}""#), true, S.parse().ok()),
+        (r#","sourceSnapshotUUID":"nobody""#.to_owned(), true, None),
+        (r#","sourceSnapshotName":"nightly""#.to_owned(), true, None),
+        (r#","sourceSnapshotUUID":"","sourceSnapshotName":null"#.to_owned(), false, None),
     ] {
-        assert_eq!(volume(&fields).unwrap().is_clone, is_clone, "{fields}");
+        let read = volume(&fields).unwrap();
+        assert_eq!((read.is_clone, read.clone_of), (is_clone, clone_of), "{fields}");
     }
 }
 

@@ -80,6 +80,25 @@ pub fn judge_triangle(
     Some(Violation::new(Kind::Leaked, sentence).about(snap, base).at(extra))
 }
 
+/// Law 4 over a deleted snapshot: the diff across `middle` still holds what it held while that was
+/// there. Only exact answers can be held to it: others may have reported too much before.
+pub fn judge_gone_middle(
+    (snap, base): (Label, Option<Label>),
+    middle: Label,
+    then: &LbaSet,
+    now: &LbaSet,
+) -> Option<Violation> {
+    let lost = then.difference(now);
+    if lost.is_empty() {
+        return None;
+    }
+    let sentence = format!(
+        "{} reported {lost} before {middle} was deleted and does not report it after",
+        asked(snap, base)
+    );
+    Some(Violation::new(Kind::Missed, sentence).about(snap, base).at(lost))
+}
+
 /// Law 2, from the middle: a walk that starts inside a chunk begins with that chunk and is the rest
 /// of the whole walk.
 pub fn judge_offset_walk(
@@ -174,6 +193,15 @@ mod tests {
         assert_eq!(law(set(4, 1), set(5, 1)), None);
         let found = law(set(4, 1), LbaSet::new()).expect("a violation");
         assert_eq!((found.kind, found.extents), (Kind::Missed, set(5, 1)));
+    }
+
+    #[test]
+    fn the_diff_across_a_deleted_snapshot_keeps_what_it_held() {
+        let law = |now| judge_gone_middle(PAIR, Label(7), &set(4, 2), &now);
+        assert_eq!(law(set(4, 2)), None);
+        assert_eq!(law(set(0, 64)), None, "more is no loss");
+        let found = law(set(5, 1)).expect("a violation");
+        assert_eq!((found.kind, found.extents), (Kind::Missed, set(4, 1)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub use bounds::{judge_bounds, leaked};
 pub use check_id::{CheckId, Checks};
 pub use content::{content_violation, value_of, wrong_blocks};
 pub use laws::{
-    asked, judge_answered, judge_cut, judge_offset_walk, judge_refused, judge_repeat,
-    judge_triangle,
+    asked, judge_answered, judge_cut, judge_gone_middle, judge_offset_walk, judge_refused,
+    judge_repeat, judge_triangle,
 };
 pub use verdict::{Kind, Picture, Reason, Verdict, Violation};

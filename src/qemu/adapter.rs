@@ -451,6 +451,7 @@ impl Array for QemuArray {
             usable: true,
             writable: true,
             is_clone: false,
+            clone_of: None,
         })
     }
 

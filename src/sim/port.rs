@@ -104,6 +104,7 @@ impl Array for SimArray {
             usable: true,
             writable: true,
             is_clone: info.source_snapshot.is_some(),
+            clone_of: info.source_snapshot,
         })
     }
 

@@ -1,12 +1,12 @@
 //! `lbaudit audit`: the laws on snapshots that are there already. Writes nothing to any volume, and
 //! takes no snapshot unless `--snapshots` allows it. Not covered: the laws (`crate::campaign::audit`).
 
-use super::diff::find;
+use super::diff::{find, measured};
 use super::suite::{clean_command, folder};
 use crate::array::escape_text;
 use crate::array::{Array, BlockDevice, RealClock, SnapshotInfo, SnapshotState, Waiting};
-use crate::block::{BitmapOrder, LBA_BYTES, LbaCount, Policy, RunId, SnapshotUuid, VolumeUuid};
-use crate::campaign::audit::{Audit, Audited, take};
+use crate::block::{BitmapOrder, Policy, RunId, SnapshotUuid, VolumeUuid};
+use crate::campaign::audit::{Audit, Audited, Doomed, RUNS_KEPT, take};
 use crate::campaign::journal::{Journal, Journalled};
 use crate::campaign::utc::parse_moment;
 use crate::cli::args::{Form, OrderArg, OutputArgs, TargetArgs};
@@ -15,7 +15,7 @@ use crate::cli::connect::connect;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::{Context, volumes};
-use crate::device::ReadOnlyDevice;
+use crate::device::{Host, ReadOnlyDevice, volume_told_by};
 use crate::engine::Ledger;
 use crate::lightbits::LightbitsClient;
 use crate::oracle::{Checks, Reason, Violation};
@@ -23,7 +23,7 @@ use crate::report::violation_lines;
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Characters of a foreign name that are shown.
@@ -55,7 +55,12 @@ pub struct AuditArgs {
     /// Device of a clone of the one before.
     #[arg(long, value_name = "PATH", requires = "source_clone_device")]
     pub base_clone_device: Option<PathBuf>,
-    /// Take so many snapshots of the volume first; they are deleted again.
+    /// Nobody has written to these clones since they were made. Only then, and if the devices tell
+    /// that they are clones of these snapshots, a difference is the array's fault (exit 1, not 3).
+    #[arg(long, requires = "source_clone_device")]
+    pub clones_unwritten: bool,
+    /// Take so many snapshots of the volume first; they are deleted again, one of three before the
+    /// end, to ask about a base that is gone.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub snapshots: u32,
     /// Time between two of them (s, m, h).
@@ -108,7 +113,7 @@ pub fn run(
     };
     let client = connect(&connection, order, context)?.client;
     if args.snapshots == 0 {
-        return judge(args, &client, &client, volume, context);
+        return judge(args, &client, &client, volume, None, context);
     }
     // Its snapshots are in a journal before the array is asked, as those of every other run.
     let run = RunId::random();
@@ -131,8 +136,9 @@ pub fn run(
         region: None,
     };
     let taken = take((&array, &clock, waiting), &ledger, volume, (args.snapshots, args.every.0));
-    let done =
-        taken.map_err(Failure::from).and_then(|()| judge(args, &client, &array, volume, context));
+    let done = taken
+        .map_err(Failure::from)
+        .and_then(|()| judge(args, &client, &array, volume, Some(&port), context));
     volumes::sweep(&port);
     let left = ledger.live().len();
     if left == 0 {
@@ -149,6 +155,7 @@ fn judge(
     client: &LightbitsClient,
     array: &dyn Array,
     volume: VolumeUuid,
+    own: Option<&volumes::RunPort<'_>>,
     context: &mut Context,
 ) -> Result<Exit, Failure> {
     let info = array.volume(volume)?;
@@ -157,12 +164,17 @@ fn judge(
         .iter()
         .find(|other| other.volume != volume && other.state == SnapshotState::Available)
         .map(|other| other.uuid);
-    let mut snapshots = chosen(args, client, volume, all)?;
-    // A listing need not tell the size of a snapshot; the volume's bounds it as well.
-    for snapshot in snapshots.iter_mut().filter(|snapshot| snapshot.len == LbaCount::ZERO) {
-        snapshot.len = LbaCount::new(info.size_bytes.div_ceil(LBA_BYTES));
-    }
-    let devices = images(args, &snapshots, info.size_bytes)?;
+    let snapshots = chosen(args, client, volume, all)?;
+    let snapshots: Result<Vec<SnapshotInfo>, Failure> =
+        snapshots.into_iter().map(|snapshot| measured(snapshot, info.size_bytes)).collect();
+    let snapshots = snapshots?;
+    let devices = images(args, array, &snapshots, info.size_bytes)?;
+    // Only a snapshot of this run, with one on each side.
+    let doomed = own.and_then(|port| {
+        let place = snapshots.len().checked_sub(2).filter(|place| *place > 0)?;
+        port.ledger.live().contains(&snapshots[place].uuid).then_some(())?;
+        Some(Doomed { place, clock: port.clock, waiting: port.waiting })
+    });
     for (place, snapshot) in snapshots.iter().enumerate() {
         let (label, name) = (format!("s{place}"), escape_text(&snapshot.name, NAME_SHOWN));
         match context.ui.form {
@@ -183,10 +195,12 @@ fn judge(
             .iter()
             .map(|(place, device)| (*place, device as &dyn BlockDevice))
             .collect(),
-        // Nobody knows what was done to the volume, nor what the named device holds.
+        // Nobody knows what was done to the volume.
         one_chain: false,
-        images_proved: false,
+        images_proved: args.clones_unwritten,
         since_clone: info.is_clone,
+        doomed,
+        runs_kept: RUNS_KEPT,
         stop: context.stop.flag(),
     };
     let done = audit.run().map_err(|reason| match reason {
@@ -240,9 +254,30 @@ fn in_order(found: &mut [SnapshotInfo]) {
     });
 }
 
+/// Whether a device tells that it is a clone of this snapshot, and the array agrees.
+fn proved(array: &dyn Array, path: &Path, snapshot: &SnapshotInfo) -> Result<(), Failure> {
+    let unproved = |why: String| {
+        Failure::usage(format!(
+            "--clones-unwritten: {} is not known to be a clone of {}: {why}; without that flag a \
+             difference is told, but not held against the array",
+            path.display(),
+            snapshot.uuid
+        ))
+    };
+    let Some(volume) = volume_told_by(&Host::default(), path) else {
+        return Err(unproved("it does not tell which volume it is".to_owned()));
+    };
+    match array.volume(volume)?.clone_of {
+        Some(source) if source == snapshot.uuid => Ok(()),
+        Some(other) => Err(unproved(format!("it is volume {volume}, a clone of {other}"))),
+        None => Err(unproved(format!("it is volume {volume}, and no clone of a known snapshot"))),
+    }
+}
+
 /// The devices of the images that were named, by the place of their snapshots.
 fn images(
     args: &AuditArgs,
+    array: &dyn Array,
     snapshots: &[SnapshotInfo],
     bytes: u64,
 ) -> Result<BTreeMap<usize, ReadOnlyDevice>, Failure> {
@@ -255,6 +290,9 @@ fn images(
         };
         let device = ReadOnlyDevice::at(path.clone(), bytes)
             .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+        if args.clones_unwritten {
+            proved(array, path, &snapshots[place])?;
+        }
         found.insert(place, device);
     }
     Ok(found)
@@ -309,6 +347,7 @@ fn show(done: &Audited, snapshots: usize, context: &mut Context) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::LbaCount;
 
     fn snapshot(number: u128, created: Option<&str>) -> SnapshotInfo {
         SnapshotInfo {

@@ -2,7 +2,7 @@
 //! none is kept, so that the answer of a 64 TiB volume fits. Not covered: whether the LBAs are the
 //! right ones (`suite`).
 
-use crate::array::{Array, SnapshotInfo, SnapshotState};
+use crate::array::{ApiError, Array, SnapshotInfo, SnapshotState};
 use crate::block::{BitmapOrder, ChunkBits, LBA_BYTES, Lba, LbaCount, SnapshotUuid};
 use crate::cli::Context;
 use crate::cli::args::{Form, OrderArg, OutputArgs, TargetArgs};
@@ -137,15 +137,34 @@ pub fn find(client: &LightbitsClient, name: &str) -> Result<SnapshotInfo, Failur
         Some(info) if info.state != SnapshotState::Available => {
             Err(Failure::could_not(format!("snapshot `{name}` is {:?}, not Available", info.state)))
         }
-        Some(mut info) => {
-            if info.len == LbaCount::ZERO {
-                // Not every answer tells a snapshot's size; the volume's bounds it as well.
-                let bytes = client.volume(info.volume)?.size_bytes;
-                info.len = LbaCount::new(bytes.div_ceil(LBA_BYTES));
-            }
-            Ok(info)
-        }
+        Some(info) => match client.volume(info.volume) {
+            Ok(volume) => measured(info, volume.size_bytes),
+            // Its volume may have been deleted; it stays and can be asked about.
+            Err(ApiError::NotFound(_)) if info.len > LbaCount::ZERO => Ok(info),
+            Err(error) => Err(error.into()),
+        },
     }
+}
+
+/// A snapshot with the size that its diffs are read with. Not every answer tells it; the size of the
+/// volume, of `bytes`, bounds it as well. Volumes only grow, so a snapshot that is larger than its
+/// volume is a contradiction: which LBAs can be there is not known.
+///
+/// # Errors
+/// That contradiction.
+pub fn measured(mut info: SnapshotInfo, bytes: u64) -> Result<SnapshotInfo, Failure> {
+    let volume = LbaCount::new(bytes.div_ceil(LBA_BYTES));
+    if info.len > volume {
+        return Err(Failure::could_not(format!(
+            "snapshot {} is said to have {} LBAs, its volume {} only {volume}: the array contradicts \
+             itself, look at both with its own tools",
+            info.uuid, info.len, info.volume
+        )));
+    }
+    if info.len == LbaCount::ZERO {
+        info.len = volume;
+    }
+    Ok(info)
 }
 
 /// Counts of LBAs by cell of the volume.
@@ -276,6 +295,25 @@ mod tests {
     use crate::sim::{SimArray, SimConfig};
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn a_snapshot_is_as_large_as_its_volume_was_and_never_larger_than_it_is() {
+        let snapshot = |lbas| SnapshotInfo {
+            uuid: SnapshotUuid::from_u128(1),
+            name: "s".to_owned(),
+            state: SnapshotState::Available,
+            volume: VolumeUuid::from_u128(2),
+            len: LbaCount::new(lbas),
+            created: None,
+        };
+        let len = |lbas, bytes| measured(snapshot(lbas), bytes).map(|info| info.len.get());
+        assert_eq!(len(64, 64 << 12).ok(), Some(64));
+        assert_eq!(len(64, 65 << 12).ok(), Some(64), "the volume has grown since");
+        assert_eq!(len(0, (64 << 12) - 1).ok(), Some(64), "the array does not say");
+        let refused = len(65, 64 << 12).expect_err("a contradiction");
+        assert_eq!(refused.exit, crate::cli::exit::Exit::CouldNotTest);
+        assert!(refused.message.contains("the array contradicts itself"), "{}", refused.message);
+    }
 
     /// What `show` prints for LBAs 0..64 and 96 of a volume of 200 LBAs, one range a page.
     fn shown(format: Format, summary_only: bool) -> String {

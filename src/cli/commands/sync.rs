@@ -98,6 +98,13 @@ pub fn run(
             args.snapshot, snapshot.volume, wanted.source
         )));
     }
+    if let Some(other) = base.as_ref().filter(|base| base.volume != snapshot.volume) {
+        return Err(Failure::usage(format!(
+            "base `{}` is of volume {}, not of the source {}: a diff against it says nothing of what to \
+             copy",
+            other.name, other.volume, wanted.source
+        )));
+    }
     let opened = volumes::open(&client, &wanted, &args.consent, LbaCount::ZERO, &mut context.ui)?;
     let shapes = volumes::shapes(&opened.infos, false);
     let run_id = RunId::random();
