@@ -48,5 +48,6 @@ pub fn connect(
         timeouts: Timeouts::default(),
         stop: context.stop.shared_flag(),
     })?;
+    context.ui.keep_out(client.redactor());
     Ok(Connected { client, token_expires })
 }

@@ -2,9 +2,11 @@
 //! asked about terminals. Not covered: what the screens hold (`crate::report`).
 
 use super::args::{Form, OutputArgs, ProgressArg, When};
+use crate::lightbits::Redactor;
 use crate::report::{Progress, ProgressKind, StatusDisplay, Style};
 use rustix::termios::tcgetwinsize;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -113,6 +115,7 @@ pub struct Ui {
     /// How screens look.
     pub style: Style,
     progress: ProgressKind,
+    redactor: Option<Redactor>,
 }
 
 impl Ui {
@@ -123,7 +126,7 @@ impl Ui {
         let lost = Lost::default();
         let out = Box::new(Watched { inner: io::stdout(), lost: Arc::clone(&lost) });
         let err = Box::new(io::stderr());
-        Ui { out, lost, err, form: args.output, style, progress }
+        Ui { out, lost, err, form: args.output, style, progress, redactor: None }
     }
     /// Standard output and error, plain, for commands without output flags.
     pub fn plain() -> Ui {
@@ -131,7 +134,7 @@ impl Ui {
         let out = Box::new(Watched { inner: io::stdout(), lost: Arc::clone(&lost) });
         let err = Box::new(io::stderr());
         let (form, style, progress) = (Form::Text, Style::default(), ProgressKind::None);
-        Ui { out, lost, err, form, style, progress }
+        Ui { out, lost, err, form, style, progress, redactor: None }
     }
     /// Both streams into one text that a test can look at.
     #[cfg(test)]
@@ -140,7 +143,18 @@ impl Ui {
         let (out, err) = (Box::new(text.clone()), Box::new(text.clone()));
         let (style, progress) = (Style::default(), ProgressKind::None);
         let lost = Lost::default();
-        (Ui { out, lost, err, form, style, progress }, text)
+        (Ui { out, lost, err, form, style, progress, redactor: None }, text)
+    }
+    /// From now on keeps a token out of every line. What servers say has gone through the same where
+    /// it was decoded; this is for what reached a line on any other way.
+    pub fn keep_out(&mut self, redactor: Redactor) {
+        self.redactor = Some(redactor);
+    }
+    fn clean<'a>(&self, line: &'a str) -> Cow<'a, str> {
+        match &self.redactor {
+            Some(redactor) if redactor.is_in(line) => redactor.redact(line).into(),
+            _ => line.into(),
+        }
     }
     /// Why results were lost, if some were.
     pub fn lost(&mut self) -> Option<String> {
@@ -162,6 +176,7 @@ impl Ui {
     }
     /// One line of results. A closed output is not an error of the run.
     pub fn print(&mut self, line: &str) {
+        let line = self.clean(line);
         let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
     }
     /// One machine-readable event, with the version of these lines before it.
@@ -188,6 +203,7 @@ impl Ui {
     }
     /// One line beside the results: progress, warnings, mistakes.
     pub fn say(&mut self, line: &str) {
+        let line = self.clean(line);
         let _ = writeln!(self.err, "{line}");
     }
 }

@@ -192,8 +192,8 @@ impl Token {
         // The longest first, so that no piece of the whole token is left standing.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.dedup();
-        let mut pieces: Vec<[u8; REDACTED_RUN_MIN]> = self
-            .text
+        let folded = self.text.to_ascii_lowercase();
+        let mut pieces: Vec<[u8; REDACTED_RUN_MIN]> = folded
             .as_bytes()
             .windows(REDACTED_RUN_MIN)
             .filter_map(|run| run.try_into().ok())
@@ -223,7 +223,8 @@ impl fmt::Debug for Token {
 #[derive(Clone)]
 pub struct Redactor {
     secrets: Arc<[String]>,
-    /// Every run of [`REDACTED_RUN_MIN`] characters of the token, sorted: what a cut leaves of it.
+    /// Every run of [`REDACTED_RUN_MIN`] characters of the token in lower case, sorted: what a cut or
+    /// a change of case leaves of it.
     pieces: Arc<[[u8; REDACTED_RUN_MIN]]>,
 }
 
@@ -265,7 +266,8 @@ impl Redactor {
     }
 
     fn is_piece(&self, run: &[u8]) -> bool {
-        self.pieces.binary_search_by(|piece| piece.as_slice().cmp(run)).is_ok()
+        let folded = run.iter().map(u8::to_ascii_lowercase);
+        self.pieces.binary_search_by(|piece| piece.iter().copied().cmp(folded.clone())).is_ok()
     }
 }
 

@@ -71,3 +71,64 @@ fn snapshots_of_its_own_are_deleted_again() {
     server.stop(Signal::TERM);
     home.assert_nothing_left();
 }
+
+#[test]
+fn what_is_no_device_of_a_clone_is_refused_and_not_waited_for() {
+    if !fuse_works() {
+        return;
+    }
+    let home = Home::new();
+    let (server, args) = with_snapshots(&home, &[]);
+    // Opening it for reading would wait for somebody who writes.
+    let pipe = home.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let source = server.device(0);
+    for (path, flags, says) in [
+        (pipe.as_path(), &[][..], "neither a block device nor a file"),
+        (source.as_path(), &["--clones-unwritten"], "no clone of a known snapshot"),
+    ] {
+        let image = ["--source-clone-device", path.to_str().unwrap()].map(str::to_owned);
+        let flags = flags.iter().map(|&flag| flag.to_owned());
+        let args: Vec<String> = args.iter().cloned().chain(image).chain(flags).collect();
+        let run = home.run(&args, Some(&server.token));
+        run.assert_code(2);
+        assert!(run.stderr.contains(says), "{run}");
+        assert!(run.took < std::time::Duration::from_secs(20), "{run}");
+    }
+    server.stop(Signal::TERM);
+}
+
+#[test]
+fn an_image_that_its_volume_proves_is_held_against_the_array() {
+    if !fuse_works() {
+        return;
+    }
+    for (bug, unproved, proved) in [(None, 0, 0), (Some("bit63-dropped"), 3, 1)] {
+        let home = Home::new();
+        let plant: Vec<&str> = bug.iter().flat_map(|bug| ["--plant", bug]).collect();
+        let flags = [&["--size", "64MiB"][..], &plant].concat();
+        let server = Server::start(&home, Attach::Fuse, &flags);
+        let (api, source) = (server.api(), server.volume(0, "uuid"));
+        // Bit 63 of a chunk, and one beside it.
+        use std::os::unix::fs::FileExt as _;
+        let device = std::fs::OpenOptions::new().write(true).open(server.device(0)).unwrap();
+        device.write_all_at(&[7; 8192], 62 * 4096).unwrap();
+        device.sync_all().unwrap();
+        let snapshot = api.take(&source, "nightly");
+        let clone = api.clone_of(&snapshot, "clone-of-nightly");
+        let image = server.device(0).with_file_name(format!("clone-{clone}"));
+        let mut target = server.target().reading();
+        (target.source_device, target.target_device, target.target_uuid) = (None, None, None);
+        let image = ["--source-clone-device", image.to_str().unwrap()];
+        let run = |flags: &[&str]| {
+            let args = target.args(&["audit"], &[&image[..], flags].concat());
+            home.run(&args, Some(&server.token))
+        };
+        run(&[]).assert_code(unproved);
+        let held = run(&["--clones-unwritten"]);
+        held.assert_code(proved);
+        assert_eq!(held.stdout.contains("not zeros"), bug.is_some(), "{held}");
+        server.stop(Signal::TERM);
+    }
+}

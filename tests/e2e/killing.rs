@@ -1,5 +1,5 @@
 //! kill -9 at random points of runs and of `clean`: whatever the array has left is listed, by the
-//! journal and by name, and `clean` removes exactly that.
+//! journal and by name, and `clean` removes exactly that; a killed soak goes on.
 //!
 //! `E2E_KILL_POINTS` is the number of points (20), `E2E_KILL_SEED` repeats a drawn sequence.
 
@@ -18,9 +18,25 @@ enum Victim {
     Soak,
     /// `clean --yes`, after a killed suite.
     Clean,
+    /// `sync` of a snapshot that was there.
+    Sync,
+    /// `audit` that takes snapshots of its own.
+    Audit,
+    /// `check --clones`.
+    Clones,
 }
 
-const VICTIMS: [Victim; 4] = [Victim::Suite, Victim::Check, Victim::Soak, Victim::Clean];
+const VICTIMS: [Victim; 7] = [
+    Victim::Suite,
+    Victim::Check,
+    Victim::Soak,
+    Victim::Clean,
+    Victim::Sync,
+    Victim::Audit,
+    Victim::Clones,
+];
+/// The volumes that are there before and after.
+const VOLUMES: usize = 2;
 
 /// What becomes of the run folder before `clean` looks.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +47,10 @@ enum Journal {
     FolderLost,
 }
 
-/// A snapshot of somebody else, and one that only looks like ours.
-const FOREIGN: [&str; 2] = ["nightly", "tsync-0000000000000abc-1-x"];
+/// A snapshot of somebody else, one that only looks like ours, and the one that was there first.
+const FOREIGN: [&str; 3] = ["nightly", "tsync-0000000000000abc-1-x", PRELOAD];
+/// A snapshot with a part of the source volume in it.
+const PRELOAD: &str = "preload";
 
 /// The first moments of a process get more than their share of the points.
 const EARLY: Duration = Duration::from_millis(40);
@@ -68,6 +86,8 @@ struct Tally {
     not_in_journal: u64,
     foreign_touched: u64,
     following_runs: u64,
+    clones_left: u64,
+    resumed: u64,
 }
 
 struct Scene {
@@ -87,6 +107,14 @@ impl Scene {
             Victim::Check => target.args(&["check"], &campaign),
             Victim::Soak => target.args(&["soak"], &campaign),
             Victim::Clean => target.reading().args(&["clean", "--yes"], &[]),
+            Victim::Sync => target.args(&["sync"], &["--snapshot", PRELOAD]),
+            Victim::Audit => {
+                let mut alone = target.reading();
+                (alone.source_device, alone.target_device, alone.target_uuid) = (None, None, None);
+                let few = ["--snapshot", PRELOAD, "--snapshots", "3"];
+                alone.args(&["audit"], &few)
+            }
+            Victim::Clones => target.args(&["check", "--clones"], &campaign),
         }
     }
 
@@ -127,7 +155,7 @@ impl Scene {
     }
 
     /// One point: kill, look, clean, look.
-    fn point(&mut self, victim: Victim, lengths: &[Duration; 4]) {
+    fn point(&mut self, victim: Victim, lengths: &[Duration; VICTIMS.len()]) {
         if victim == Victim::Clean {
             // Late, so that there is something to clean.
             let (args, length) = (self.args(Victim::Suite), lengths[Victim::Suite as usize]);
@@ -142,23 +170,49 @@ impl Scene {
         self.tally.most_left = self.tally.most_left.max(left.len());
         let intended = self.intended();
         self.tally.not_in_journal += left.difference(&intended).count() as u64;
-        let journal = [Journal::Kept, Journal::Lost, Journal::FolderLost]
-            [usize::try_from(self.draw.below(3)).unwrap()];
+        let journal = match self.draw.below(3) {
+            // A volume is deleted only if a journal says that this program made it.
+            _ if victim == Victim::Clones => Journal::Kept,
+            0 => Journal::Kept,
+            1 => Journal::Lost,
+            _ => Journal::FolderLost,
+        };
         self.lose(journal);
+        self.tally.clones_left += (self.server.api().volume_names().len() - VOLUMES) as u64;
         let listed = self.listed(journal);
         // What was being deleted may have gone in the meantime.
         let still = self.left();
         self.tally.unlisted +=
             left.intersection(&still).filter(|name| !listed.contains(*name)).count() as u64;
 
+        if victim == Victim::Soak && matches!(journal, Journal::Kept) {
+            self.resume(&left);
+        }
         let mut args = self.args(Victim::Clean);
         args.extend(matches!(journal, Journal::FolderLost).then(|| "--unknown-runs".to_owned()));
         let cleaned = self.run(&args);
         cleaned.assert_code(0);
         let (point, kept) = (self.tally.points, self.left());
         assert!(kept.is_empty(), "point {point}, {victim:?} at {at:?}: {kept:?} stay: {cleaned}");
+        let volumes = self.server.api().volume_names();
+        assert_eq!(volumes.len(), VOLUMES, "point {point}, {victim:?} at {at:?}: {cleaned}");
         // Old journals would be read again at every point.
         let _ = fs::remove_dir_all(self.home.path().join("lbaudit-runs"));
+    }
+
+    /// A killed soak goes on where it was, if it had come far enough to keep where that is, and leaves
+    /// nothing of either run.
+    fn resume(&mut self, left: &BTreeSet<String>) {
+        let has_begun = |run: &std::path::PathBuf| run.join("checkpoint.json").exists();
+        if !self.home.runs().iter().any(has_begun) {
+            return;
+        }
+        let args = self.server.target().args(&["soak", "--resume", "latest"], &["--cases", "4"]);
+        let resumed = self.run(&args);
+        resumed.assert_code(0);
+        let still = self.left();
+        assert!(left.is_disjoint(&still) && still.is_empty(), "{still:?} stay: {resumed}");
+        self.tally.resumed += 1;
     }
 
     fn lose(&self, journal: Journal) {
@@ -206,8 +260,8 @@ fn whatever_is_killed_at_any_moment_every_snapshot_is_listed_and_clean_removes_j
     let points = number("E2E_KILL_POINTS").unwrap_or(20);
     let seed = number("E2E_KILL_SEED").unwrap_or_else(|| getrandom::u64().unwrap());
     let home = Home::new();
-    let server = Server::start(&home, Attach::Fuse, &["--delay", "25ms"]);
-    for (i, name) in FOREIGN.iter().enumerate() {
+    let server = Server::start(&home, Attach::Fuse, &["--delay", "25ms", "--preload", "random:5"]);
+    for (i, name) in FOREIGN.iter().filter(|name| **name != PRELOAD).enumerate() {
         server.api().take(&server.volume(i, "uuid"), name);
     }
     let mut scene = Scene { home, server, draw: Draw(seed), tally: Tally::default() };
@@ -219,19 +273,20 @@ fn whatever_is_killed_at_any_moment_every_snapshot_is_listed_and_clean_removes_j
     });
     let started = Instant::now();
     for point in 0..points {
-        scene.point(VICTIMS[usize::try_from(point % 4).unwrap()], &lengths);
+        scene.point(VICTIMS[usize::try_from(point).unwrap() % VICTIMS.len()], &lengths);
         if point % 20 == 19 {
             scene.following_run();
         }
     }
     scene.following_run();
     let Tally { left, most_left, unlisted, not_in_journal, foreign_touched, .. } = scene.tally;
-    let Tally { points, ended_before, following_runs, .. } = scene.tally;
+    let Tally { points, ended_before, following_runs, clones_left, resumed, .. } = scene.tally;
     say(&format!(
         "kill -9: seed {seed}; points tried {points} in {:.0} s, of which {ended_before} after the \
          end; whole lengths {lengths:.1?}; snapshots left {left}, at most {most_left} at once; \
          snapshots left unlisted {unlisted}, in no journal {not_in_journal}; foreign snapshots \
-         touched {foreign_touched}; runs that followed and worked {following_runs}",
+         touched {foreign_touched}; clones left {clones_left} and cleaned; runs resumed {resumed}; runs \
+         that followed and worked {following_runs}",
         started.elapsed().as_secs_f64()
     ));
     assert_eq!((unlisted, not_in_journal, foreign_touched), (0, 0, 0), "seed {seed}");

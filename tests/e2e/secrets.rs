@@ -1,9 +1,12 @@
 //! The token shows nowhere: not in help, in no process list, in no file of any command.
 
-use crate::support::{Attach, Home, Server, fuse_works, until};
+use crate::support::{
+    Attach, Finished, HOSTILE, Home, Meddle, Proxy, Server, When, fuse_works, until,
+};
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 const COMMANDS: [&str; 16] = [
@@ -69,5 +72,108 @@ fn every_command_on_an_array_keeps_the_token_out_of_its_files_and_of_the_process
             assert_eq!(mode, 0, "{}", entry.path().display());
         }
     }
+    server.stop(Signal::TERM);
+}
+
+/// Asserts that a text holds nothing of [`HOSTILE`] that somebody obeys, and no token in capitals.
+#[track_caller]
+fn assert_harmless(what: &str, text: &str, token: &str) {
+    for sign in ['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}'] {
+        assert!(!text.contains(sign), "{what} holds {sign:?}");
+    }
+    for part in token.split('.').skip(1) {
+        assert!(!text.contains(&part.to_uppercase()), "{what} shows the token in capitals");
+    }
+}
+
+#[track_caller]
+fn assert_files_are_harmless(folder: &Path, token: &str) {
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+        let path = entry.path();
+        if entry.file_type().unwrap().is_dir() {
+            assert_files_are_harmless(&path, token);
+            continue;
+        }
+        let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+        let is_markup = path.extension().is_some_and(|end| end == "html" || end == "xml");
+        assert!(!is_markup || !text.contains("<script>alert"), "{}", path.display());
+        if path.extension().is_none_or(|end| end != "png") {
+            assert_harmless(&path.display().to_string(), &text, token);
+        }
+    }
+}
+
+#[test]
+fn hostile_texts_and_an_echoed_token_are_harmless_in_every_command_and_file() {
+    if !fuse_works() {
+        return;
+    }
+    let home = Home::new();
+    let server =
+        Server::start(&home, Attach::Fuse, &["--preload", "random:1", "--plant", "bit63-dropped"]);
+    let (source, api) = (server.volume(0, "uuid"), server.api());
+    let twins = ["twin-1", "twin-2"].map(|name| api.take(&source, name));
+    let proxy = Proxy::start(&server, Meddle::HostileTexts, When::Always);
+    let mut all = server.target();
+    all.endpoint = Some(proxy.endpoint.clone());
+    all.pins = vec![proxy.pin.clone()];
+    let (reading, mut alone) = (all.reading(), all.reading());
+    (alone.source_device, alone.target_device, alone.target_uuid) = (None, None, None);
+    let few = ["--region", "8MiB", "--seed", "1", "--cases", "12", "--shrink-time", "3s"];
+    let newest = ["--snapshot", &twins[1]];
+    let run = |args: Vec<String>, codes: &[i32]| -> Finished {
+        let run = home.run(&args, Some(&server.token));
+        assert!(run.code.is_some_and(|code| codes.contains(&code)), "{args:?}: {run}");
+        assert_harmless("standard output", &run.stdout, &server.token);
+        assert_harmless("standard error", &run.stderr, &server.token);
+        run
+    };
+    run(reading.args(&["doctor"], &[]), &[0, 2, 3]);
+    run(all.args(&["suite"], &["--test", "2", "--keep-snapshots", "--junit", "junit.xml"]), &[1]);
+    run(all.args(&["check"], &few), &[1]);
+    run(all.args(&["soak"], &few), &[1]);
+    run(all.args(&["sync"], &newest), &[1, 3]);
+    run(alone.args(&["audit"], &[]), &[0, 1, 3]);
+    run(alone.args(&["audit"], &["--output", "jsonl"]), &[0, 1, 3]);
+    for format in ["table", "json", "map"] {
+        run(alone.args(&["diff"], &[&newest[..], &["--format", format]].concat()), &[0]);
+    }
+    // Names that cannot be told apart are not chosen from.
+    let both = run(alone.args(&["diff"], &["--snapshot", "twin"]), &[2]);
+    assert!(twins.iter().all(|uuid| both.stderr.contains(uuid)), "{both}");
+    let mut other = alone.clone();
+    other.source_uuid = Some(server.volume(1, "uuid"));
+    let wrong = run(other.args(&["diff"], &newest), &[2]);
+    assert!(wrong.stderr.contains("is of volume"), "{wrong}");
+    run(alone.args(&["clean"], &[]), &[0, 4]);
+    run(alone.args(&["clean", "--yes"], &[]), &[0, 4]);
+    for args in [["runs", "list"], ["runs", "show"], ["report", "latest"], ["runs", "trend"]] {
+        run(args.map(str::to_owned).to_vec(), &[0, 1]);
+    }
+    assert!(proxy.meddled() > 20, "{}", proxy.meddled());
+    assert_files_are_harmless(&home.path().join("lbaudit-runs"), &server.token);
+    let junit = fs::read_to_string(home.path().join("junit.xml")).unwrap();
+    assert!(HOSTILE.contains("<script>alert") && !junit.contains("<script>alert"), "{junit}");
+    assert_harmless("junit.xml", &junit, &server.token);
+    home.assert_no_file_holds(&server.token);
+    drop(proxy);
+    server.stop(Signal::TERM);
+}
+
+#[test]
+fn a_process_with_a_token_leaves_no_core_file_and_is_not_looked_into() {
+    if !fuse_works() {
+        return;
+    }
+    let home = Home::new();
+    let server = Server::start(&home, Attach::Fuse, &[]);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let words: Vec<&str> = core.split_whitespace().collect();
+    assert_eq!(words[4..6], ["0", "0"], "{core}");
+    // The memory of a process that is not dumpable belongs to root, whoever runs it.
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = fs::metadata(format!("/proc/{}/mem", server.pid())).unwrap().uid();
+    assert_eq!(owner, 0);
     server.stop(Signal::TERM);
 }

@@ -71,6 +71,15 @@ impl Api {
         });
         uuid
     }
+    /// Makes a volume of a snapshot; answers its UUID.
+    pub(crate) fn clone_of(&self, snapshot: &str, name: &str) -> String {
+        let (_, from) = self.call(Method::GET, &format!("snapshots/{snapshot}"), None);
+        let body = json!({ "name": name, "sourceSnapshotUUID": snapshot, "size": from["size"],
+            "replicaCount": 1, "acl": { "values": ["ALLOW_ANY"] } });
+        let (status, made) = self.call(Method::POST, "volumes", Some(&body));
+        assert_eq!(status, 200, "{made}");
+        made["UUID"].as_str().unwrap().to_owned()
+    }
     /// Asks for a snapshot to be deleted.
     pub(crate) fn delete(&self, snapshot: &str) {
         let (status, answer) = self.call(Method::DELETE, &format!("snapshots/{snapshot}"), None);

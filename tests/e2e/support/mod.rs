@@ -8,7 +8,7 @@ mod server;
 
 pub(crate) use api::{Api, Idle};
 pub(crate) use home::{Finished, Home, Running, until};
-pub(crate) use proxy::{Meddle, Proxy, When};
+pub(crate) use proxy::{HOSTILE, Meddle, Proxy, When};
 pub(crate) use server::{Attach, Server, Target, tail};
 
 use std::fs::OpenOptions;

@@ -38,7 +38,14 @@ pub(crate) enum Meddle {
     EchoToken,
     /// Calls are taken and never answered, whatever they are.
     Mute,
+    /// Every foreign name and every error text holds [`HOSTILE`] and the caller's own token, as it is
+    /// and in capitals. Names that begin with `twin` are all `twin`.
+    HostileTexts,
 }
+
+/// Codes that a terminal obeys, a text from right to left, and marks of HTML and XML.
+pub(crate) const HOSTILE: &str =
+    "\u{1b}]0;owned\u{7}\u{9b}2J\u{202e}<script>alert(1)</script>]]>&\n";
 
 /// Which of the pages that it could spoil it spoils, or calls it does not answer; they are counted
 /// from 1.
@@ -210,6 +217,9 @@ impl Shared {
             // Nobody waits any more, and nothing may happen on the array now.
             return (503, "text/plain".to_owned(), Vec::new());
         }
+        if self.meddle == Meddle::HostileTexts {
+            return self.hostile(request);
+        }
         let (status, kind, body) = self.forward(request, &request.target);
         if status != 200 || !request.target.contains("/snapshots/diff/") {
             return (status, kind, body);
@@ -250,7 +260,9 @@ impl Shared {
         let mut page: Value = serde_json::from_slice(body).unwrap();
         let ranges = page["lbaRanges"].as_array_mut().filter(|ranges| !ranges.is_empty());
         match self.meddle {
-            Meddle::Nothing | Meddle::UnavailableTwice | Meddle::Mute => return None,
+            Meddle::Nothing | Meddle::UnavailableTwice | Meddle::Mute | Meddle::HostileTexts => {
+                return None;
+            }
             Meddle::DropRange => drop(ranges?.remove(0)),
             Meddle::FlipBit => {
                 let bitmap = &mut ranges?[0]["dataBitMap"];
@@ -271,10 +283,41 @@ impl Shared {
         Some((200, page))
     }
 
+    /// The upstream's answer with texts of somebody who means harm.
+    fn hostile(&self, request: &Request) -> Answer {
+        // Upstream the names are others.
+        let (status, kind, body) = self.forward(request, &request.target.replace("Name=twin&", ""));
+        let Ok(mut tree) = serde_json::from_slice::<Value>(&body) else {
+            return (status, kind, body);
+        };
+        let authorization = request.headers.iter().find(|(name, _)| name == "authorization");
+        let token = authorization.map_or("", |(_, value)| value.trim_start_matches("Bearer "));
+        let text = format!("{HOSTILE}{token} {}", token.to_uppercase());
+        self.meddled.fetch_add(usize::from(spoil_texts(&mut tree, &text)), Ordering::SeqCst);
+        (status, kind, tree.to_string().into_bytes())
+    }
+
     /// The first page of the diff of which a later page is asked for.
     fn first_page(&self, request: &Request) -> Option<Value> {
         let (_, _, body) = self.forward(request, &first_page_target(&request.target)?);
         Some(serde_json::from_slice(&body).unwrap())
+    }
+}
+
+/// Puts `text` in place of foreign names and error texts; whether there were some.
+fn spoil_texts(tree: &mut Value, text: &str) -> bool {
+    match tree {
+        Value::Array(items) => items.iter_mut().fold(false, |any, it| spoil_texts(it, text) | any),
+        Value::Object(fields) => fields.iter_mut().fold(false, |any, (name, value)| {
+            let is_text = matches!(name.as_str(), "name" | "error" | "message" | "description");
+            match value.as_str() {
+                Some(known) if is_text && known.starts_with("twin") => *value = "twin".into(),
+                Some(known) if is_text && !known.starts_with("tsync-") => *value = text.into(),
+                _ => return spoil_texts(value, text) | any,
+            }
+            true
+        }),
+        _ => false,
     }
 }
 
