@@ -271,6 +271,13 @@ pub fn run_state(root: &Path, run: RunId) -> RunState {
     }
 }
 
+/// Whether the run of this folder still goes on; a folder of another name is no run.
+pub fn is_alive(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let run = run_of_folder(name).zip(folder.parent());
+    run.is_some_and(|(run, root)| run_state(root, run) == RunState::Alive)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

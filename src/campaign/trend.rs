@@ -3,29 +3,52 @@
 //! Not covered: lists of runs for people (`crate::cli`), how a trend looks (`crate::report`).
 
 use super::check::Totals;
-use super::run_files::{FolderError, Started, checkpoint, started};
+use super::run_files::{Checkpoint, FolderError, Started, checkpoint, started};
 use super::run_record::RunRecord;
 use super::store::run_folders;
+use serde::Serialize;
 use std::path::Path;
 
 /// Runs of a trend at most; the latest are kept.
 const RUNS: usize = 20;
 
 /// The figures of one run.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Figures {
     /// The name of its folder.
     pub name: String,
     /// Cases.
     pub cases: u64,
     /// Operations a second of processor time.
+    #[serde(rename = "operations_per_s_per_core")]
     pub ops_per_core_s: u64,
     /// Different findings.
     pub findings: usize,
     /// LBAs reported for each one that had to be; absent if none had to be.
+    #[serde(rename = "over_report_factor")]
     pub over_report: Option<f64>,
     /// The exit code; absent if it was killed.
     pub exit_code: Option<u8>,
+}
+
+impl Figures {
+    /// Those of the run of random checking in `folder`.
+    pub fn of(folder: &Path, kept: &Checkpoint) -> Figures {
+        let totals = &kept.so_far.totals;
+        Figures {
+            name: name_of(folder),
+            cases: totals.cases,
+            ops_per_core_s: totals.ops_per_busy_second(),
+            findings: kept.findings.len(),
+            over_report: over_report(totals),
+            exit_code: kept.exit_code,
+        }
+    }
+}
+
+/// What a run is called: the name of its folder.
+pub fn name_of(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// LBAs reported for each one that had to be; `None` if none had to be.
@@ -42,14 +65,7 @@ pub fn trend(root: &Path, run: &RunRecord) -> Vec<Figures> {
     let earlier = folders.into_iter().filter(|(_, path)| path.file_name() < Some(&own_name));
     let mut found: Vec<Figures> =
         earlier.filter_map(|(_, path)| figures(&path, &run.started).ok().flatten()).collect();
-    found.push(Figures {
-        name: own_name.to_string_lossy().into_owned(),
-        cases: run.checkpoint.so_far.totals.cases,
-        ops_per_core_s: run.checkpoint.so_far.totals.ops_per_busy_second(),
-        findings: run.findings.len(),
-        over_report: over_report(&run.checkpoint.so_far.totals),
-        exit_code: run.checkpoint.exit_code,
-    });
+    found.push(Figures::of(&run.folder, &run.checkpoint));
     let older = found.len().saturating_sub(RUNS);
     found.drain(..older);
     found
@@ -63,17 +79,7 @@ fn figures(folder: &Path, like: &Started) -> Result<Option<Figures>, FolderError
     if started(folder)?.is_none_or(|other| !same(&other)) {
         return Ok(None);
     }
-    let Some(kept) = checkpoint(folder)? else { return Ok(None) };
-    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let totals = &kept.so_far.totals;
-    Ok(Some(Figures {
-        name,
-        cases: totals.cases,
-        ops_per_core_s: totals.ops_per_busy_second(),
-        findings: kept.findings.len(),
-        over_report: over_report(totals),
-        exit_code: kept.exit_code,
-    }))
+    Ok(checkpoint(folder)?.map(|kept| Figures::of(folder, &kept)))
 }
 
 #[cfg(test)]

@@ -114,13 +114,15 @@ impl ReadOnlyDevice {
     fn open(
         path: PathBuf,
         bytes: u64,
-        fits: impl FnOnce(&Node) -> Result<(), String>,
+        fits: impl Fn(&Node) -> Result<(), String>,
     ) -> io::Result<ReadOnlyDevice> {
+        let wrong = |what: String| io::Error::other(format!("{}: {what}", path.display()));
+        // Before it is opened, for the better words; after that, to be sure.
+        fits(&Node::of(&std::fs::metadata(&path)?)).map_err(wrong)?;
         // Not blocking: a FIFO must be refused, not waited for.
         let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(&path, flags, Mode::empty())?);
         let node = Node::of(&file.metadata()?);
-        let wrong = |what: String| io::Error::other(format!("{}: {what}", path.display()));
         fits(&node).map_err(wrong)?;
         let size = size_bytes(&file, &node)?;
         if size != bytes {

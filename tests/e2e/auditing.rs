@@ -111,10 +111,7 @@ fn an_image_that_its_volume_proves_is_held_against_the_array() {
         let server = Server::start(&home, Attach::Fuse, &flags);
         let (api, source) = (server.api(), server.volume(0, "uuid"));
         // Bit 63 of a chunk, and one beside it.
-        use std::os::unix::fs::FileExt as _;
-        let device = std::fs::OpenOptions::new().write(true).open(server.device(0)).unwrap();
-        device.write_all_at(&[7; 8192], 62 * 4096).unwrap();
-        device.sync_all().unwrap();
+        server.write(0, 62 * 4096, 8192);
         let snapshot = api.take(&source, "nightly");
         let clone = api.clone_of(&snapshot, "clone-of-nightly");
         let image = server.device(0).with_file_name(format!("clone-{clone}"));

@@ -47,10 +47,10 @@ enum Journal {
     FolderLost,
 }
 
-/// A snapshot of somebody else, one that only looks like ours, and the one that was there first.
-const FOREIGN: [&str; 3] = ["nightly", "tsync-0000000000000abc-1-x", PRELOAD];
-/// A snapshot with a part of the source volume in it.
-const PRELOAD: &str = "preload";
+/// Snapshots of somebody else, and one that only looks like ours.
+const FOREIGN: [&str; 3] = [SYNCED, "tsync-0000000000000abc-1-x", "nightly"];
+/// The one of the source volume with something in it.
+const SYNCED: &str = "weekly";
 
 /// The first moments of a process get more than their share of the points.
 const EARLY: Duration = Duration::from_millis(40);
@@ -107,11 +107,11 @@ impl Scene {
             Victim::Check => target.args(&["check"], &campaign),
             Victim::Soak => target.args(&["soak"], &campaign),
             Victim::Clean => target.reading().args(&["clean", "--yes"], &[]),
-            Victim::Sync => target.args(&["sync"], &["--snapshot", PRELOAD]),
+            Victim::Sync => target.args(&["sync"], &["--snapshot", SYNCED]),
             Victim::Audit => {
                 let mut alone = target.reading();
                 (alone.source_device, alone.target_device, alone.target_uuid) = (None, None, None);
-                let few = ["--snapshot", PRELOAD, "--snapshots", "3"];
+                let few = ["--snapshot", SYNCED, "--snapshots", "3"];
                 alone.args(&["audit"], &few)
             }
             Victim::Clones => target.args(&["check", "--clones"], &campaign),
@@ -260,9 +260,10 @@ fn whatever_is_killed_at_any_moment_every_snapshot_is_listed_and_clean_removes_j
     let points = number("E2E_KILL_POINTS").unwrap_or(20);
     let seed = number("E2E_KILL_SEED").unwrap_or_else(|| getrandom::u64().unwrap());
     let home = Home::new();
-    let server = Server::start(&home, Attach::Fuse, &["--delay", "25ms", "--preload", "random:5"]);
-    for (i, name) in FOREIGN.iter().filter(|name| **name != PRELOAD).enumerate() {
-        server.api().take(&server.volume(i, "uuid"), name);
+    let server = Server::start(&home, Attach::Fuse, &["--delay", "25ms"]);
+    server.write(0, 0, 8 << 20);
+    for (i, name) in FOREIGN.iter().enumerate() {
+        server.api().take(&server.volume(i % VOLUMES, "uuid"), name);
     }
     let mut scene = Scene { home, server, draw: Draw(seed), tally: Tally::default() };
     let lengths = VICTIMS.map(|victim| {

@@ -109,9 +109,9 @@ fn hostile_texts_and_an_echoed_token_are_harmless_in_every_command_and_file() {
         return;
     }
     let home = Home::new();
-    let server =
-        Server::start(&home, Attach::Fuse, &["--preload", "random:1", "--plant", "bit63-dropped"]);
+    let server = Server::start(&home, Attach::Fuse, &["--plant", "bit63-dropped"]);
     let (source, api) = (server.volume(0, "uuid"), server.api());
+    server.write(0, 60 * 4096, 2 << 20);
     let twins = ["twin-1", "twin-2"].map(|name| api.take(&source, name));
     let proxy = Proxy::start(&server, Meddle::HostileTexts, When::Always);
     let mut all = server.target();
@@ -132,7 +132,7 @@ fn hostile_texts_and_an_echoed_token_are_harmless_in_every_command_and_file() {
     run(all.args(&["suite"], &["--test", "2", "--keep-snapshots", "--junit", "junit.xml"]), &[1]);
     run(all.args(&["check"], &few), &[1]);
     run(all.args(&["soak"], &few), &[1]);
-    run(all.args(&["sync"], &newest), &[1, 3]);
+    run(all.args(&["sync"], &newest), &[0, 1]);
     run(alone.args(&["audit"], &[]), &[0, 1, 3]);
     run(alone.args(&["audit"], &["--output", "jsonl"]), &[0, 1, 3]);
     for format in ["table", "json", "map"] {
@@ -147,8 +147,13 @@ fn hostile_texts_and_an_echoed_token_are_harmless_in_every_command_and_file() {
     assert!(wrong.stderr.contains("is of volume"), "{wrong}");
     run(alone.args(&["clean"], &[]), &[0, 4]);
     run(alone.args(&["clean", "--yes"], &[]), &[0, 4]);
-    for args in [["runs", "list"], ["runs", "show"], ["report", "latest"], ["runs", "trend"]] {
-        run(args.map(str::to_owned).to_vec(), &[0, 1]);
+    for args in [
+        &["runs", "list"][..],
+        &["runs", "show", "latest"],
+        &["report", "latest"],
+        &["runs", "trend"],
+    ] {
+        run(args.iter().map(|&word| word.to_owned()).collect(), &[0, 1]);
     }
     assert!(proxy.meddled() > 20, "{}", proxy.meddled());
     assert_files_are_harmless(&home.path().join("lbaudit-runs"), &server.token);
@@ -170,7 +175,7 @@ fn a_process_with_a_token_leaves_no_core_file_and_is_not_looked_into() {
     let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     let words: Vec<&str> = core.split_whitespace().collect();
-    assert_eq!(words[4..6], ["0", "0"], "{core}");
+    assert_eq!(words[4], "0", "{core}");
     // The memory of a process that is not dumpable belongs to root, whoever runs it.
     use std::os::unix::fs::MetadataExt as _;
     let owner = fs::metadata(format!("/proc/{}/mem", server.pid())).unwrap().uid();

@@ -289,7 +289,7 @@ fn images(
             return Err(Failure::usage("--base-clone-device: there is only one snapshot"));
         };
         let device = ReadOnlyDevice::at(path.clone(), bytes)
-            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+            .map_err(|error| Failure::usage(error.to_string()))?;
         if args.clones_unwritten {
             proved(array, path, &snapshots[place])?;
         }

@@ -13,7 +13,7 @@ use crate::campaign::run_files::{
     Checkpoint, RUN, SHARD, Started, Stream, checkpoint, save_coverage, started,
 };
 use crate::campaign::run_log::RunLog;
-use crate::campaign::store::{RunFolder, RunState, carry_over, find_run, run_of_folder, run_state};
+use crate::campaign::store::{RunFolder, carry_over, find_run, is_alive};
 use crate::cli::Context;
 use crate::cli::args::Form;
 use crate::cli::campaign_args::CampaignArgs;
@@ -239,10 +239,7 @@ pub fn resumed(args: &CampaignArgs, now: &[String]) -> Result<Option<Vec<String>
     let Some(run) = &args.resume else { return Ok(None) };
     let refuse = |why: String| Failure::usage(format!("cannot go on with `{run}`: {why}"));
     let path = find_run(&args.output.run_dir, run).map_err(|error| refuse(error.to_string()))?;
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if let (Some(id), Some(root)) = (run_of_folder(name), path.parent())
-        && run_state(root, id) == RunState::Alive
-    {
+    if is_alive(&path) {
         return Err(refuse("it still goes on".to_owned()));
     }
     let kept = started(&path).map_err(|error| refuse(error.to_string()))?;

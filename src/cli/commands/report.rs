@@ -8,7 +8,7 @@
 use crate::campaign::retold::retold;
 use crate::campaign::run_files::started;
 use crate::campaign::run_record::{Found, RunRecord};
-use crate::campaign::store::{RunState, find_run, replace, run_of_folder, run_state};
+use crate::campaign::store::{find_run, is_alive, replace};
 use crate::campaign::suite_run::SuiteRun;
 use crate::campaign::trend::trend;
 use crate::cli::Context;
@@ -156,12 +156,6 @@ fn copies(written: &Written, html: Option<&Path>, junit: Option<&Path>) -> Resul
             "--junit: a suite wrote its junit.xml when it ran; it is in its folder",
         )),
     }
-}
-
-fn is_alive(folder: &Path) -> bool {
-    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let run = run_of_folder(name).zip(folder.parent());
-    run.is_some_and(|(run, root)| run_state(root, run) == RunState::Alive)
 }
 
 /// How a folder is spelt in commands: from where the user is, if it lies below.

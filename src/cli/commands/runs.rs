@@ -3,27 +3,26 @@
 //!
 //! Not covered: reports (`lbaudit report`), snapshots that runs left (`lbaudit clean`).
 
-use crate::block::RunId;
-use crate::campaign::journal;
-use crate::campaign::merge::{MergeError, gather, merge};
-use crate::campaign::run_files::RUN;
+mod merged;
+mod old;
+
+use self::merged::merged;
+use self::old::{Bounds, export, prune};
 use crate::campaign::run_record::{RunError, RunRecord};
-use crate::campaign::store::{JOURNAL, RunState, bytes_in, find_run, run_folders, run_state};
-use crate::campaign::trend::over_report;
+use crate::campaign::store::{find_run, is_alive, run_folders};
+use crate::campaign::suite_run::SuiteRun;
+use crate::campaign::trend::{Figures, name_of};
 use crate::cli::Context;
 use crate::cli::args::{Form, OutputArgs};
 use crate::cli::config::{Seconds, Size};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
-use crate::report::{CampaignEnd, Reached, end_lines, rate};
+use crate::report::{CampaignEnd, Reached, end_lines};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// What to do with earlier runs.
 #[derive(Args, Clone, Debug)]
@@ -116,18 +115,14 @@ impl RunsArgs {
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(tag = "event", rename = "run")]
 struct Row {
-    name: String,
+    #[serde(flatten)]
+    figures: Figures,
     /// `going on`, `ended`, `killed`, or the run that goes on with it.
     state: String,
     target: String,
     profile: String,
     shard: Option<String>,
-    cases: u64,
-    findings: usize,
-    exit_code: Option<u8>,
     seconds: f64,
-    operations_per_s_per_core: u64,
-    over_report_factor: Option<f64>,
 }
 
 /// Runs the command.
@@ -169,99 +164,88 @@ fn rows(root: &Path, context: &mut Context) -> Result<Vec<(Row, PathBuf)>, Failu
         .map_err(|error| cannot(format!("cannot read {}: {error}", root.display())))?;
     let mut rows = Vec::new();
     let mut goes_on: BTreeMap<String, String> = BTreeMap::new();
-    for (id, folder) in folders {
-        let name = folder.file_name().map(|it| it.to_string_lossy().into_owned());
-        let name = name.unwrap_or_default();
+    for (_, folder) in folders {
+        let name = name_of(&folder);
         match RunRecord::load(&folder) {
             Ok(run) => {
                 if let Some(earlier) = &run.started.resumes {
-                    goes_on.insert(earlier.clone(), name.clone());
+                    goes_on.insert(earlier.clone(), name);
                 }
-                rows.push((row(&run, name, run_state(root, id)), folder));
+                rows.push((row(&run), folder));
             }
-            Err(RunError::NotOne(_)) => {
-                rows.push((suite_row(&folder, name, run_state(root, id)), folder));
-            }
+            Err(RunError::NotOne(_)) => match SuiteRun::load(&folder) {
+                Ok(suite) => rows.push((suite_row(&folder, suite.as_ref()), folder)),
+                Err(error) => context.ui.say(&format!("{name}: {error}")),
+            },
             Err(error) => context.ui.say(&format!("{name}: {error}")),
         }
     }
     for (row, _) in &mut rows {
-        if let Some(next) = goes_on.get(&row.name) {
+        if let Some(next) = goes_on.get(&row.figures.name) {
             row.state = format!("goes on as {next}");
         }
     }
     Ok(rows)
 }
 
-fn row(run: &RunRecord, name: String, state: RunState) -> Row {
-    let kept = &run.checkpoint;
-    let totals = &kept.so_far.totals;
-    let state = match (state, kept.exit_code) {
-        (RunState::Alive, _) => "going on",
-        (_, Some(_)) => "ended",
-        (_, None) => "killed",
+/// How a run is doing, by its folder and by what it said at its end.
+fn state(folder: &Path, exit_code: Option<u8>) -> String {
+    let state = match exit_code {
+        _ if is_alive(folder) => "going on",
+        Some(_) => "ended",
+        None => "killed",
     };
+    state.to_owned()
+}
+
+fn row(run: &RunRecord) -> Row {
+    let kept = &run.checkpoint;
     Row {
-        name,
-        state: state.to_owned(),
+        figures: Figures::of(&run.folder, kept),
+        state: state(&run.folder, kept.exit_code),
         target: run.started.target.clone(),
         profile: run.started.profile.clone(),
         shard: match run.started.merged.len() {
             0 => run.started.shard.clone(),
             runs => Some(format!("merged of {runs}")),
         },
-        cases: totals.cases,
-        findings: kept.findings.len(),
-        exit_code: kept.exit_code,
         seconds: kept.seconds,
-        operations_per_s_per_core: totals.ops_per_busy_second(),
-        over_report_factor: over_report(totals),
     }
 }
 
-/// A run of another command: its `run.json`, if it has one, names the target.
-fn suite_row(folder: &Path, name: String, state: RunState) -> Row {
-    let text = fs::read_to_string(folder.join(RUN)).unwrap_or_default();
-    let facts: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    let word = |key: &str| facts.get(key).and_then(|word| word.as_str()).unwrap_or("?").to_owned();
-    let events = fs::read_to_string(folder.join("events.jsonl")).unwrap_or_default();
-    let last = events.lines().last().and_then(|line| serde_json::from_str(line).ok());
-    let last: serde_json::Value = last.unwrap_or_default();
-    let number = |key: &str| last.get(key).and_then(serde_json::Value::as_u64);
-    let exit_code = number("exit_code").and_then(|code| u8::try_from(code).ok());
-    let state = match (state, exit_code) {
-        (RunState::Alive, _) => "going on",
-        (_, Some(_)) => "ended",
-        (_, None) => "killed",
-    };
-    let failed = number("failed").and_then(|failed| usize::try_from(failed).ok());
+/// A suite, whose cases are its tests; or a run of another command, of which only its folder is known.
+fn suite_row(folder: &Path, suite: Option<&SuiteRun>) -> Row {
+    let end = suite.and_then(|suite| suite.end.as_ref());
+    let exit_code = end.map(|end| end.exit_code);
     Row {
-        name,
-        state: state.to_owned(),
-        target: word("target"),
+        figures: Figures {
+            name: name_of(folder),
+            cases: end.map_or(0, |end| (end.passed + end.failed) as u64),
+            ops_per_core_s: 0,
+            findings: end.map_or(0, |end| end.failed),
+            over_report: None,
+            exit_code,
+        },
+        state: state(folder, exit_code),
+        target: suite.map_or_else(|| "?".to_owned(), |suite| suite.started.target.clone()),
         profile: "suite".to_owned(),
         shard: None,
-        cases: number("passed").unwrap_or(0) + number("failed").unwrap_or(0),
-        findings: failed.unwrap_or(0),
-        exit_code,
-        seconds: last.get("seconds").and_then(serde_json::Value::as_f64).unwrap_or(0.0),
-        operations_per_s_per_core: 0,
-        over_report_factor: None,
+        seconds: end.map_or(0.0, |end| end.seconds),
     }
 }
 
 const HEAD: &str = "run                                target     profile  shard      cases  findings  exit  state";
 
 fn line(row: &Row) -> String {
-    let exit = row.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string());
+    let exit = row.figures.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string());
     format!(
         "{:<34} {:<10} {:<8} {:<6} {:>9}  {:>8}  {exit:>4}  {}",
-        row.name,
+        row.figures.name,
         row.target,
         row.profile,
         row.shard.as_deref().unwrap_or("-"),
-        row.cases,
-        row.findings,
+        row.figures.cases,
+        row.figures.findings,
         row.state
     )
 }
@@ -285,7 +269,7 @@ fn trend(root: &Path, context: &mut Context) -> Result<Exit, Failure> {
     let rows = rows(root, context)?;
     let mut groups: BTreeMap<(String, String), Vec<Row>> = BTreeMap::new();
     for (row, _) in rows {
-        if row.profile != "suite" && row.cases > 0 && !row.state.starts_with("goes on") {
+        if row.profile != "suite" && row.figures.cases > 0 && !row.state.starts_with("goes on") {
             groups.entry((row.target.clone(), row.profile.clone())).or_default().push(row);
         }
     }
@@ -300,16 +284,16 @@ fn trend(root: &Path, context: &mut Context) -> Result<Exit, Failure> {
         context.ui.print(&format!("target {target}  profile {profile}"));
         let mut before: Option<u64> = None;
         for row in rows {
-            let speed = row.operations_per_s_per_core;
+            let speed = row.figures.ops_per_core_s;
             let change = before.filter(|&before| before > 0).map_or_else(String::new, |before| {
                 let (now, before) = (i128::from(speed), i128::from(before));
                 format!("{:+} %", (now - before) * 100 / before)
             });
             let factor =
-                row.over_report_factor.map_or_else(|| "-".to_owned(), |it| format!("{it:.3}"));
+                row.figures.over_report.map_or_else(|| "-".to_owned(), |it| format!("{it:.3}"));
             context.ui.print(&format!(
                 "  {:<34} {:>9} cases  {:>3} findings  {speed:>9} operations/s per core {change:>7}  over-report {factor}",
-                row.name, row.cases, row.findings
+                row.figures.name, row.figures.cases, row.figures.findings
             ));
             before = Some(speed);
         }
@@ -381,186 +365,5 @@ fn end(run: &RunRecord, folder: &Path) -> CampaignEnd {
         interrupted: kept.exit_code.is_none_or(|code| code >= 128),
         kept: true,
         folder: folder.to_owned(),
-    }
-}
-
-fn export(folder: &Path, file: &Path, context: &mut Context) -> Result<Exit, Failure> {
-    if file.exists() {
-        return Err(Failure::usage(format!("{} is there already", file.display())));
-    }
-    let parts = folder.parent().zip(folder.file_name());
-    let (parent, name) = parts.ok_or_else(|| Failure::usage("that is no run folder"))?;
-    let mut tar = Command::new("tar");
-    tar.env_remove("LIGHTBITS_JWT");
-    tar.arg("--create").arg("--gzip").arg("--file").arg(file).arg("--directory").arg(parent);
-    // A folder cannot begin with a dash: its name begins with a date.
-    let status = tar.arg("--").arg(name).status();
-    let status = status.map_err(|error| cannot(format!("cannot run tar: {error}")))?;
-    if !status.success() {
-        return Err(cannot(format!("tar failed ({status})")));
-    }
-    context.ui.print(&format!("{} has {}", file.display(), folder.display()));
-    Ok(Exit::Passed)
-}
-
-/// Which runs may go.
-struct Bounds {
-    older_than: Duration,
-    keep: Option<usize>,
-    bytes: Option<u64>,
-    findings: bool,
-}
-
-/// A run that may go, or why it stays.
-#[derive(Serialize)]
-#[serde(tag = "event", rename = "pruned")]
-struct Pruned {
-    name: String,
-    bytes: u64,
-    deleted: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kept: Option<&'static str>,
-}
-
-fn prune(root: &Path, bounds: &Bounds, yes: bool, context: &mut Context) -> Result<Exit, Failure> {
-    let rows = rows(root, context)?;
-    let count = rows.len();
-    let sizes: Vec<u64> = rows.iter().map(|(_, path)| bytes_in(path).unwrap_or(0)).collect();
-    let mut left: u64 = sizes.iter().sum();
-    let (mut named, mut failed) = (0, 0);
-    for (at, ((row, folder), bytes)) in rows.iter().zip(&sizes).enumerate() {
-        let age = fs::metadata(folder).and_then(|it| it.modified());
-        let age = age
-            .map_or(Duration::ZERO, |at| SystemTime::now().duration_since(at).unwrap_or_default());
-        let too_many = bounds.keep.is_some_and(|keep| count - at > keep);
-        let too_large = bounds.bytes.is_some_and(|most| left > most);
-        if age < bounds.older_than && !too_many && !too_large {
-            continue;
-        }
-        let kept = stays(row, folder, bounds);
-        let mut deleted = false;
-        if kept.is_none() {
-            left = left.saturating_sub(*bytes);
-            if yes {
-                match fs::remove_dir_all(folder) {
-                    Ok(()) => deleted = true,
-                    Err(error) => {
-                        failed += 1;
-                        context.ui.say(&format!("{}: {error}", folder.display()));
-                    }
-                }
-            }
-        }
-        named += 1;
-        let pruned = Pruned { name: row.name.clone(), bytes: *bytes, deleted, kept };
-        match context.ui.form {
-            Form::Jsonl => context.ui.event(&pruned),
-            Form::Text => {
-                let what = kept.unwrap_or(if deleted { "deleted" } else { "may go" });
-                context.ui.print(&format!("{:<34} {:>9} KiB  {what}", row.name, bytes >> 10));
-            }
-        }
-    }
-    if context.ui.form == Form::Text {
-        let hint = if yes || named == 0 { "" } else { "; add --yes to delete what may go" };
-        context.ui.print(&format!("{named} of {count} runs are old or too many{hint}"));
-    }
-    Ok(if failed > 0 { Exit::Nothing } else { Exit::Passed })
-}
-
-/// Why a run stays although it is old.
-fn stays(row: &Row, folder: &Path, bounds: &Bounds) -> Option<&'static str> {
-    let open = || {
-        let journal = journal::read(&folder.join(JOURNAL)).ok()?;
-        let left =
-            !journal.open.is_empty() || !journal.clones.is_empty() || !journal.stamped.is_empty();
-        left.then_some("stays: its journal names what it may have left; see `lbaudit clean`")
-    };
-    match row.state.as_str() {
-        "going on" => Some("stays: it goes on"),
-        _ if row.findings > 0 && !bounds.findings => {
-            Some("stays: it found something; see --findings")
-        }
-        _ => open(),
-    }
-}
-
-fn merged(from: &[PathBuf], root: &Path, context: &mut Context) -> Result<Exit, Failure> {
-    let wrong = |error: MergeError| match error {
-        MergeError::Io(_) | MergeError::Run(_) => cannot(error),
-        _ => Failure::usage(error.to_string()),
-    };
-    let runs = gather(from).map_err(wrong)?;
-    // Refused before a folder is made.
-    let folder = super::suite::folder(root, RunId::random())?;
-    let done = merge(&runs, &folder).map_err(wrong);
-    let mut done = done.inspect_err(|_| drop(fs::remove_dir_all(folder.path())))?;
-    let codes = runs.iter().filter_map(|run| run.checkpoint.exit_code);
-    let exits = codes.filter_map(|code| Exit::ALL.into_iter().find(|exit| exit.code() == code));
-    let mut exit = exits.fold(Exit::Passed, Exit::or);
-    for lacking in &done.lacking {
-        context.ui.say(&format!("note {lacking}"));
-        exit = exit.or(Exit::CouldNotTest);
-    }
-    done.checkpoint.exit_code = Some(exit.code());
-    let write = || -> std::io::Result<()> {
-        let text = serde_json::to_string_pretty(&done.started)?;
-        writeln!(folder.create_file(RUN)?, "{text}")?;
-        done.checkpoint.save(folder.path())
-    };
-    write().map_err(|error| cannot(format!("{}: {error}", folder.path().display())))?;
-    let run = load(folder.path())?;
-    let end = CampaignEnd { interrupted: false, ..end(&run, folder.path()) };
-    // A report that cannot be written changes no verdict.
-    if let Err(failure) = super::report::write_report(folder.path()) {
-        context.ui.say(&failure.message);
-    }
-    match context.ui.form {
-        Form::Text => {
-            context.ui.print(&format!("merged {} runs", runs.len()));
-            end_lines(&end).iter().for_each(|line| context.ui.print(line));
-        }
-        Form::Jsonl => context.ui.event(&MergeFinished::of(&run, &end, exit)),
-    }
-    Ok(exit)
-}
-
-/// As the last line of `check` and `soak`.
-#[derive(Serialize)]
-#[serde(tag = "event", rename = "run_finished")]
-struct MergeFinished {
-    runs: usize,
-    cases: u64,
-    operations: u64,
-    operations_per_s: u64,
-    diffs: u64,
-    violations: u64,
-    findings: usize,
-    unknown: u64,
-    digest: String,
-    seed: u64,
-    seconds: f64,
-    exit_code: u8,
-    path: String,
-}
-
-impl MergeFinished {
-    fn of(run: &RunRecord, end: &CampaignEnd, exit: Exit) -> MergeFinished {
-        let totals = &end.totals;
-        MergeFinished {
-            runs: run.started.merged.len(),
-            cases: totals.cases,
-            operations: totals.ops,
-            operations_per_s: rate(totals.ops, end.elapsed),
-            diffs: totals.diffs,
-            violations: totals.failures,
-            findings: end.findings.len(),
-            unknown: totals.unknown,
-            digest: totals.digest.to_string(),
-            seed: run.started.seed,
-            seconds: end.elapsed.as_secs_f64(),
-            exit_code: exit.code(),
-            path: end.folder.display().to_string(),
-        }
     }
 }

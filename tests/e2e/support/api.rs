@@ -62,8 +62,12 @@ impl Api {
     /// Takes a snapshot and waits until it is there; answers its UUID.
     pub(crate) fn take(&self, volume: &str, name: &str) -> String {
         let body = json!({ "sourceVolumeUUID": volume, "name": name });
-        let (status, made) = self.call(Method::POST, "snapshots", Some(&body));
-        assert_eq!(status, 200, "{made}");
+        // One at a time: another may be in the making.
+        let made = until("the snapshot is made", Duration::from_secs(20), || {
+            let (status, made) = self.call(Method::POST, "snapshots", Some(&body));
+            assert!(matches!(status, 200 | 503), "{made}");
+            (status == 200).then_some(made)
+        });
         let uuid = made["UUID"].as_str().unwrap().to_owned();
         until("the snapshot is Available", Duration::from_secs(20), || {
             let (_, now) = self.call(Method::GET, &format!("snapshots/{uuid}"), None);

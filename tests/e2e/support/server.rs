@@ -93,6 +93,13 @@ impl Server {
     pub(crate) fn device(&self, index: usize) -> PathBuf {
         self.volume(index, "device").into()
     }
+    /// Writes sevens to a volume, as somebody else would.
+    pub(crate) fn write(&self, index: usize, at: u64, len: usize) {
+        use std::os::unix::fs::FileExt as _;
+        let device = std::fs::OpenOptions::new().write(true).open(self.device(index)).unwrap();
+        device.write_all_at(&vec![7; len], at).unwrap();
+        device.sync_all().unwrap();
+    }
     pub(crate) fn api(&self) -> Api {
         Api::new(&self.text("endpoint"), &self.text("project"), &self.token)
     }
