@@ -115,6 +115,8 @@ pub struct CampaignEnd {
     pub interrupted: bool,
     /// All of it could be written down; if not, it ended early and proves nothing.
     pub kept: bool,
+    /// It did less than it was asked: its folder was full, or shards are missing.
+    pub incomplete: bool,
     /// The run's folder.
     pub folder: PathBuf,
 }
@@ -152,6 +154,7 @@ pub fn end_lines(end: &CampaignEnd) -> Vec<String> {
         (0, 0) if totals.unknown > 0 => format!("{} CASES NOT JUDGED", totals.unknown),
         (0, 0) if !end.kept => "COULD NOT BE KEPT".to_owned(),
         (0, 0) if totals.diffs == 0 => "NOTHING COMPARED".to_owned(),
+        (0, 0) if end.incomplete => "INCOMPLETE, NO VIOLATION SO FAR".to_owned(),
         (0, 0) => "NO VIOLATION".to_owned(),
         (0, failures) => format!("{failures} CASES WITH A VIOLATION, NOT LOOKED INTO"),
         (1, _) => "1 FINDING".to_owned(),
@@ -241,6 +244,7 @@ mod tests {
             }),
             interrupted: false,
             kept: true,
+            incomplete: false,
             folder: "lbaudit-runs/x".into(),
         }
     }
@@ -275,6 +279,8 @@ mod tests {
         let lines = end_lines(&found);
         assert!(lines.contains(&"finding-1  missed with 4 operations, in 31 cases".to_owned()));
         assert!(lines.contains(&"finding-2  leaked with 2 operations, in 1 case".to_owned()));
+        let incomplete = CampaignEnd { incomplete: true, ..end() };
+        assert_eq!(last(&incomplete), "INCOMPLETE, NO VIOLATION SO FAR | report lbaudit-runs/x");
         let nothing = CampaignEnd { totals: Totals::default(), interrupted: true, ..end() };
         assert_eq!(last(&nothing), "INTERRUPTED | NOTHING COMPARED | report lbaudit-runs/x");
         let unknown = CampaignEnd { totals: Totals { unknown: 3, ..totals() }, ..end() };

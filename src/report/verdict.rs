@@ -6,6 +6,9 @@ use crate::campaign::run_record::RunRecord;
 use crate::oracle::Kind;
 use std::collections::BTreeMap;
 
+/// The exit code of a run that did not do what it was asked (`cli.md`).
+const COULD_NOT_TEST: u8 = 3;
+
 /// How a run stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
@@ -102,6 +105,9 @@ pub fn campaign_verdict(run: &RunRecord) -> CampaignVerdict {
         (Colour::Unsure, format!("{unknown} could not be judged, of {cases}: this is no pass."))
     } else if totals.diffs == 0 {
         (Colour::Unsure, "Nothing was compared: this is no pass.".to_owned())
+    } else if run.checkpoint.exit_code == Some(COULD_NOT_TEST) {
+        let seen = format!("No violation in {cases}, {diffs} judged");
+        (Colour::Unsure, format!("{seen}, but the run is not complete: this is no pass."))
     } else {
         (Colour::Good, format!("No violation in {cases}, {diffs} judged."))
     };

@@ -108,6 +108,19 @@ fn shards_are_merged_to_what_one_host_does() {
 }
 
 #[test]
+fn a_run_whose_folder_is_as_large_as_it_may_be_ends_and_says_so() {
+    let home = Home::new();
+    let flags = ["--duration", "100s", "--max-disk", "1KiB", "--seed", "1"];
+    for (plant, code) in [(&[][..], 3), (&["--plant", "bit63-dropped"], 1)] {
+        let run = home.run(&[&["soak"][..], &flags, plant].concat(), None);
+        run.assert_code(code);
+        assert!(run.took < Duration::from_secs(60), "{run}");
+        assert!(run.to_string().contains("as many as --max-disk allows"), "{run}");
+    }
+    home.assert_nothing_left();
+}
+
+#[test]
 fn only_the_same_cases_are_gone_on_with() {
     let home = Home::new();
     let run = |flags: &[&str]| home.run(flags, None);

@@ -73,6 +73,8 @@ pub(super) struct Hunt<'h> {
     pub(super) api: Option<&'h LightbitsClient>,
     api_before: Latencies,
     broken: Option<io::Error>,
+    /// It ended because no more fits into its folder.
+    full: bool,
 }
 
 #[derive(Serialize)]
@@ -136,6 +138,7 @@ impl<'h> Hunt<'h> {
             api: None,
             api_before: Latencies::default(),
             broken: None,
+            full: false,
         }
     }
 
@@ -312,6 +315,7 @@ impl<'h> Hunt<'h> {
                 "any more: the run's folder has {bytes} bytes, as many as --max-disk allows"
             );
             self.kept.problems.push(problem);
+            self.full = true;
         }
         Ok(bytes >= most)
     }
@@ -329,7 +333,7 @@ impl<'h> Hunt<'h> {
         self.status.clear();
         let (elapsed, totals) = (self.elapsed(), so_far.totals);
         let stopped = self.context.stop.exit();
-        let exit = exit_of(&totals, stopped);
+        let exit = exit_of(&totals, stopped, self.full);
         self.sample(&totals);
         self.kept.exit_code = Some(exit.code());
         self.checkpoint(&so_far);
@@ -344,6 +348,7 @@ impl<'h> Hunt<'h> {
             reached,
             interrupted: stopped.is_some(),
             kept: self.broken.is_none(),
+            incomplete: self.full,
             folder: folder.path().to_owned(),
         };
         self.tell(&Finished {
@@ -374,11 +379,11 @@ impl<'h> Hunt<'h> {
     }
 }
 
-/// What a campaign comes to.
-fn exit_of(totals: &Totals, stopped: Option<Exit>) -> Exit {
+/// What a campaign comes to. One that had no room for the rest did less than it was asked: no pass.
+fn exit_of(totals: &Totals, stopped: Option<Exit>, full: bool) -> Exit {
     let mut exit = match totals {
         totals if totals.failures > 0 => Exit::Violation,
-        totals if totals.unknown > 0 || totals.diffs == 0 => Exit::CouldNotTest,
+        totals if totals.unknown > 0 || totals.diffs == 0 || full => Exit::CouldNotTest,
         _ => Exit::Passed,
     };
     if totals.tool_bugs > 0 {
@@ -438,6 +443,9 @@ impl Observer for Hunt<'_> {
         let elapsed = self.elapsed();
         if self.log.is_due(elapsed) {
             self.sample(&so_far.totals);
+            if let Err(error) = self.is_full() {
+                self.broken.get_or_insert(error);
+            }
         }
         if elapsed >= self.next_checkpoint {
             self.checkpoint(so_far);
@@ -450,6 +458,9 @@ impl Observer for Hunt<'_> {
             self.status.show(elapsed, || line);
         }
         // A run that cannot be kept is worth no further cases.
+        if self.full {
+            return ControlFlow::Break(());
+        }
         if self.broken.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
@@ -461,13 +472,18 @@ mod tests {
     #[test]
     fn exit_codes_are_those_of_the_manual() {
         let clean = Totals { cases: 9, diffs: 5, ..Totals::default() };
-        assert_eq!(exit_of(&clean, None), Exit::Passed);
-        assert_eq!(exit_of(&Totals::default(), None), Exit::CouldNotTest, "nothing compared");
-        assert_eq!(exit_of(&Totals { unknown: 1, ..clean }, None), Exit::CouldNotTest);
+        assert_eq!(exit_of(&clean, None, false), Exit::Passed);
+        assert_eq!(exit_of(&clean, None, true), Exit::CouldNotTest, "less than was asked");
+        assert_eq!(
+            exit_of(&Totals::default(), None, false),
+            Exit::CouldNotTest,
+            "nothing compared"
+        );
+        assert_eq!(exit_of(&Totals { unknown: 1, ..clean }, None, false), Exit::CouldNotTest);
         let failed = Totals { failures: 1, unknown: 1, ..clean };
-        assert_eq!(exit_of(&failed, None), Exit::Violation);
-        assert_eq!(exit_of(&failed, Some(Exit::Terminated)), Exit::Terminated);
+        assert_eq!(exit_of(&failed, None, true), Exit::Violation);
+        assert_eq!(exit_of(&failed, Some(Exit::Terminated), false), Exit::Terminated);
         let bug = Totals { tool_bugs: 1, ..failed };
-        assert_eq!(exit_of(&bug, Some(Exit::Interrupted)), Exit::Bug);
+        assert_eq!(exit_of(&bug, Some(Exit::Interrupted), false), Exit::Bug);
     }
 }

@@ -364,6 +364,8 @@ fn end(run: &RunRecord, folder: &Path) -> CampaignEnd {
         reached: run.coverage.as_ref().map(Reached::of),
         interrupted: kept.exit_code.is_none_or(|code| code >= 128),
         kept: true,
+        // All else that ends so has other words before these.
+        incomplete: kept.exit_code == Some(Exit::CouldNotTest.code()),
         folder: folder.to_owned(),
     }
 }
