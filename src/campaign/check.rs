@@ -2,7 +2,8 @@
 //!
 //! Threads take runs of case indices from one counter; what they did is put back in order before
 //! anybody sees it. So totals, digest and findings of a campaign that ends by cases or by failures
-//! are the same for any number of threads. Cases that an earlier run did are left out. Not covered:
+//! are the same for any number of threads. Cases that an earlier run did are left out. One that could not
+//! be judged was not done: it is counted, and a run that goes on does it again. Not covered:
 //! what a case is (`source`), what it runs on (`runner`), what is done about a failure
 //! (`super::finding`).
 
@@ -64,7 +65,7 @@ pub struct SoFar {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Totals {
-    /// Cases.
+    /// Cases that were done; those that could not be judged are not among them.
     pub cases: u64,
     /// Operations that were run.
     pub ops: u64,
@@ -114,6 +115,13 @@ impl Totals {
     }
 
     fn count(&mut self, case: u64, outcome: &CaseOutcome) {
+        if let Verdict::Unknown(reason) = &outcome.verdict
+            && !is_judged(&outcome.verdict)
+        {
+            self.unknown += 1;
+            self.tool_bugs += u64::from(matches!(reason, Reason::Tool(_)));
+            return;
+        }
         self.cases += 1;
         self.ops += outcome.ops;
         self.diffs += outcome.diffs;
@@ -126,12 +134,13 @@ impl Totals {
         match &outcome.verdict {
             Verdict::Pass => {}
             Verdict::Fail(_) => self.failures += 1,
-            Verdict::Unknown(Reason::NothingCompared) => self.nothing_compared += 1,
-            Verdict::Unknown(reason) => {
-                self.unknown += 1;
-                self.tool_bugs += u64::from(matches!(reason, Reason::Tool(_)));
-            }
+            Verdict::Unknown(_) => self.nothing_compared += 1,
         }
+    }
+
+    /// For a run that goes on: what could not be judged is done again, and counted then.
+    pub fn forget_unjudged(&mut self) {
+        (self.unknown, self.tool_bugs) = (0, 0);
     }
 
     /// Operations a second of processor time; 0 if nothing was done.
@@ -139,6 +148,12 @@ impl Totals {
         let micros = self.busy.as_micros().max(1);
         u64::try_from(u128::from(self.ops) * 1_000_000 / micros).unwrap_or(u64::MAX)
     }
+}
+
+/// Whether a case came to something that another run would come to as well. Where nothing was there to
+/// compare there is nothing to do again.
+const fn is_judged(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Pass | Verdict::Fail(_) | Verdict::Unknown(Reason::NothingCompared))
 }
 
 /// A case that needs looking at: a violation, or one that could not be judged.
@@ -152,9 +167,12 @@ pub struct Failure {
     pub outcome: CaseOutcome,
 }
 
-/// The cases at these places, done now or earlier; the last of them failed, if one did.
+/// The cases at these places, done now or earlier; the last of them failed, if one did. A case that
+/// could not be judged is behind them.
 struct Segment {
     places: Range<u64>,
+    /// The first place that was not looked at.
+    next: u64,
     /// Of those that were done now.
     totals: Totals,
     failure: Option<Box<Failure>>,
@@ -203,11 +221,11 @@ fn work(
             return;
         }
         let mut segment =
-            Segment { places: first..first, totals: Totals::default(), failure: None };
+            Segment { places: first..first, next: first, totals: Totals::default(), failure: None };
         let mut started = thread_time();
         for place in first..last {
             if earlier.has(place) {
-                segment.places.end = place + 1;
+                (segment.places.end, segment.next) = (place + 1, place + 1);
                 continue;
             }
             let case = campaign.shard.case(place);
@@ -217,11 +235,9 @@ fn work(
                 break;
             }
             segment.totals.count(case, &outcome);
-            segment.places.end = place + 1;
-            let fine = matches!(
-                outcome.verdict,
-                Verdict::Pass | Verdict::Unknown(Reason::NothingCompared)
-            );
+            segment.next = place + 1;
+            segment.places.end += u64::from(is_judged(&outcome.verdict));
+            let fine = is_judged(&outcome.verdict) && outcome.verdict.violation().is_none();
             let ends = over();
             if fine && place + 1 < last && !ends {
                 continue;
@@ -229,7 +245,8 @@ fn work(
             segment.failure = (!fine).then(|| Box::new(Failure { case, scenario, outcome }));
             segment.totals.busy = thread_time().saturating_sub(started);
             let places = place + 1..place + 1;
-            let following = Segment { places, totals: Totals::default(), failure: None };
+            let (next, totals) = (place + 1, Totals::default());
+            let following = Segment { places, next, totals, failure: None };
             let done = std::mem::replace(&mut segment, following);
             if sender.send(done).is_err() || ends {
                 return;
@@ -238,7 +255,7 @@ fn work(
             started = thread_time();
         }
         segment.totals.busy = thread_time().saturating_sub(started);
-        if !segment.places.is_empty() && sender.send(segment).is_err() {
+        if segment.next > segment.places.start && sender.send(segment).is_err() {
             return;
         }
     }
@@ -276,7 +293,7 @@ fn collect(before: SoFar, receiver: Receiver<Segment>, observer: &mut dyn Observ
         while heard.is_continue()
             && let Some(segment) = waiting.remove(&expected)
         {
-            expected = segment.places.end;
+            expected = segment.next;
             heard = tell(segment, &mut so_far, observer);
             if heard.is_continue() {
                 heard = observer.progress(&so_far);

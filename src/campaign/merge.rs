@@ -7,9 +7,9 @@
 //! runs of other seeds, profiles or targets. Not covered: going on with a merged run; how fast it was over time.
 
 use super::check::SoFar;
-use super::run_files::{COVERAGE, Checkpoint, SHARD, Started, Stream, save_coverage};
+use super::run_files::{COVERAGE, Checkpoint, MERGED, SHARD, Started, Stream, save_coverage};
 use super::run_record::{Found, RunError, RunRecord};
-use super::store::{RunFolder, UNFINISHED, copy_folder, run_folders};
+use super::store::{RunFolder, UNFINISHED, copy_folder, finding_folders, run_folders};
 use crate::campaign::part::Shard;
 use crate::engine::Coverage;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,22 +74,22 @@ pub struct Merged {
 }
 
 /// The run folders that are meant by paths: themselves, or all below them, but for those that another
-/// one goes on with.
+/// one goes on with; and what of them cannot be read, in words.
 ///
 /// # Errors
 /// When a folder cannot be read, or there is no run.
-pub fn gather(paths: &[PathBuf]) -> Result<Vec<RunRecord>, MergeError> {
+pub fn gather(paths: &[PathBuf]) -> Result<(Vec<RunRecord>, Vec<String>), MergeError> {
     let mut folders = BTreeSet::new();
     for path in paths {
         look(&fs::canonicalize(path)?, DEPTH, &mut folders)?;
     }
-    let mut runs = Vec::new();
+    let (mut runs, mut unreadable) = (Vec::new(), Vec::new());
     for folder in folders {
         match RunRecord::load(&folder) {
             Ok(run) => runs.push(run),
             // Suites, and runs that were killed before they began.
             Err(RunError::NotOne(_)) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => unreadable.push(error.to_string()),
         }
     }
     let gone_on: BTreeSet<String> =
@@ -98,11 +98,14 @@ pub fn gather(paths: &[PathBuf]) -> Result<Vec<RunRecord>, MergeError> {
         let name = run.folder.file_name().and_then(|name| name.to_str());
         !name.is_some_and(|name| gone_on.contains(name)) && run.started.merged.is_empty()
     });
-    if runs.is_empty() {
+    if runs.is_empty() && unreadable.is_empty() {
         let named: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         return Err(MergeError::Nothing(named.join(", ")));
     }
-    Ok(runs)
+    match unreadable.first() {
+        Some(why) if runs.is_empty() => Err(io::Error::other(why.clone()).into()),
+        _ => Ok((runs, unreadable)),
+    }
 }
 
 fn look(path: &Path, depth: u32, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
@@ -128,7 +131,11 @@ fn look(path: &Path, depth: u32, found: &mut BTreeSet<PathBuf>) -> io::Result<()
 ///
 /// # Errors
 /// [`MergeError`].
-pub fn merge(runs: &[RunRecord], into: &RunFolder) -> Result<Merged, MergeError> {
+pub fn merge(
+    runs: &[RunRecord],
+    unreadable: &[String],
+    into: &RunFolder,
+) -> Result<Merged, MergeError> {
     let all = runs;
     // Also those that do not count in the end.
     shards(&all.iter().collect::<Vec<_>>())?;
@@ -136,8 +143,9 @@ pub fn merge(runs: &[RunRecord], into: &RunFolder) -> Result<Merged, MergeError>
     let first = *runs.first().ok_or_else(|| MergeError::Nothing("nothing".to_owned()))?;
     let shards = shards(&runs)?;
     let mut lacking = missing(&shards);
+    lacking.extend(unreadable.iter().cloned());
     let mut stream = first.checkpoint.stream.clone();
-    stream.insert(SHARD.to_owned(), "merged".to_owned());
+    stream.insert(SHARD.to_owned(), MERGED.to_owned());
     let mut merged = Checkpoint::begin(stream);
     merged.so_far = sums(&runs, &shards);
     let mut coverage: Option<Coverage> = None;
@@ -145,8 +153,22 @@ pub fn merge(runs: &[RunRecord], into: &RunFolder) -> Result<Merged, MergeError>
         let name = run.folder.display();
         merged.seconds = merged.seconds.max(run.checkpoint.seconds);
         merged.problems.extend(run.checkpoint.problems.iter().cloned());
-        if run.checkpoint.exit_code.is_none() {
-            lacking.push(format!("{name} was killed, or still goes on"));
+        match run.checkpoint.exit_code {
+            None => lacking.push(format!("{name} was killed, or still goes on")),
+            Some(code) if code >= 128 => lacking.push(format!("{name} was stopped by a signal")),
+            Some(_) => {}
+        }
+        if run.started.cases != first.started.cases {
+            let asked = |run: &RunRecord| match run.started.cases {
+                Some(cases) => format!("{cases} cases"),
+                None => "no number of cases".to_owned(),
+            };
+            lacking.push(format!(
+                "{name} was asked for {}, {} for {}: together they are no campaign of either",
+                asked(run),
+                first.folder.display(),
+                asked(first)
+            ));
         }
         match (&run.coverage, &mut coverage) {
             (None, _) => lacking.push(format!("{name} has no {COVERAGE}")),
@@ -258,14 +280,11 @@ fn findings(
     }
     let mut unfinished = 0;
     for run in runs.iter().chain(spare) {
-        for entry in fs::read_dir(&run.folder)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let number = name.strip_prefix("finding-").and_then(|n| n.parse::<u32>().ok());
-            let known = |number| run.findings.iter().any(|found| found.known.number == number);
-            if name.starts_with(UNFINISHED) || number.is_some_and(|number| !known(number)) {
+        let known = |number| run.findings.iter().any(|found| found.known.number == number);
+        for (folder, number) in finding_folders(&run.folder)? {
+            if !number.is_some_and(known) {
                 unfinished += 1;
-                copy_folder(&entry.path(), &into.join(format!("{UNFINISHED}{unfinished}")))?;
+                copy_folder(&folder, &into.join(format!("{UNFINISHED}{unfinished}")))?;
             }
         }
     }

@@ -40,6 +40,7 @@ pub mod qemu_cases;
 pub mod quota;
 pub mod record;
 pub mod replay;
+pub mod reserve;
 pub mod restore;
 pub mod retold;
 pub mod run_files;

@@ -107,7 +107,16 @@ impl<'de> Deserialize<'de> for Places {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Places, D::Error> {
         let pairs = Vec::<(u64, u64)>::deserialize(deserializer)?;
         let mut places = Places::default();
-        pairs.into_iter().for_each(|(start, end)| places.add(start..end));
+        let mut last = 0;
+        for (start, end) in pairs {
+            if start >= end || start < last {
+                return Err(serde::de::Error::custom(format_args!(
+                    "[{start},{end}] is no range of places behind {last}"
+                )));
+            }
+            places.add(start..end);
+            last = end;
+        }
         Ok(places)
     }
 }
@@ -125,6 +134,15 @@ mod tests {
         for text in ["4/4", "0/0", "1", "", "/", "-1/4", "a/b", "1/2/3"] {
             assert_eq!(text.parse::<Shard>(), Err(BadShard(text.to_owned())));
         }
+    }
+
+    #[test]
+    fn places_are_read_strictly() {
+        for text in ["[[5,3]]", "[[3,3]]", "[[0,4],[3,9]]", "[[4,6],[0,2]]", "[[0]]", "[[-1,2]]"] {
+            assert!(serde_json::from_str::<Places>(text).is_err(), "{text}");
+        }
+        let read: Places = serde_json::from_str("[[0,2],[4,6]]").expect("reads");
+        assert_eq!(read.count(), 4);
     }
 
     proptest! {

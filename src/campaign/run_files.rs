@@ -31,6 +31,10 @@ pub type Stream = BTreeMap<String, String>;
 
 /// The key of a [`Stream`] that names the shard.
 pub const SHARD: &str = "shard";
+/// What it names in a run that was merged of several.
+pub const MERGED: &str = "merged";
+/// Version of `checkpoint.json`.
+const VERSION: u32 = 1;
 
 /// What a run was asked, and on what (`run.json`).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -116,7 +120,7 @@ impl Checkpoint {
     /// Nothing was done yet.
     pub fn begin(stream: Stream) -> Checkpoint {
         Checkpoint {
-            v: 1,
+            v: VERSION,
             stream,
             seconds: 0.0,
             so_far: SoFar::default(),
@@ -204,6 +208,7 @@ fn text(value: &impl Serialize) -> io::Result<Vec<u8>> {
 fn read(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, FolderError> {
     let path = folder.join(name);
     let look = |path: &Path| match fs::metadata(path) {
+        Ok(file) if !file.is_file() => Err(io::Error::other("it is no file")),
         Ok(file) if file.len() > FILE_MAX => {
             Err(io::Error::other("it is larger than any of these"))
         }
@@ -237,7 +242,25 @@ pub fn started(folder: &Path) -> Result<Option<Started>, FolderError> {
 /// # Errors
 /// When it cannot be read.
 pub fn checkpoint(folder: &Path) -> Result<Option<Checkpoint>, FolderError> {
-    json(folder, CHECKPOINT)
+    let kept: Option<Checkpoint> = json(folder, CHECKPOINT)?;
+    match kept.as_ref().and_then(contradiction) {
+        None => Ok(kept),
+        Some(why) => {
+            Err(FolderError { path: folder.join(CHECKPOINT), cause: io::Error::other(why) })
+        }
+    }
+}
+
+/// What in a checkpoint cannot be. Going on with it would count cases twice or leave some out.
+fn contradiction(kept: &Checkpoint) -> Option<String> {
+    let SoFar { totals, done } = &kept.so_far;
+    if kept.v != VERSION {
+        return Some(format!("it is of version {}, this program writes {VERSION}", kept.v));
+    }
+    // Of a merged run only the cases without a gap are known one by one.
+    let is_merged = kept.stream.get(SHARD).is_some_and(|shard| shard == MERGED);
+    let fits = if is_merged { done.count() <= totals.cases } else { done.count() == totals.cases };
+    (!fits).then(|| format!("it counts {} cases and names {}", totals.cases, done.count()))
 }
 
 /// Writes `coverage.json`.
@@ -293,7 +316,17 @@ mod tests {
         kept.save(folder.path()).expect("writes");
         kept.exit_code = Some(1);
         kept.save(folder.path()).expect("writes over the old one");
-        assert_eq!(checkpoint(folder.path()).expect("reads"), Some(kept));
+        assert_eq!(checkpoint(folder.path()).expect("reads"), Some(kept.clone()));
+        let kept = checkpoint(folder.path()).expect("reads").expect("is there");
+        let wrong = [
+            Checkpoint { v: 2, ..kept.clone() },
+            Checkpoint { so_far: SoFar { totals: kept.so_far.totals, ..SoFar::default() }, ..kept },
+        ];
+        for (wrong, why) in wrong.iter().zip(["version 2", "6 cases and names 0"]) {
+            wrong.save(folder.path()).expect("writes");
+            let error = checkpoint(folder.path()).expect_err("a contradiction").to_string();
+            assert!(error.contains(why), "{error}");
+        }
         fs::write(folder.path().join(CHECKPOINT), "{").expect("a file");
         let error = checkpoint(folder.path()).expect_err("torn").to_string();
         assert!(error.contains("checkpoint.json"), "{error}");

@@ -8,10 +8,9 @@ use super::replay::load;
 use super::run_files::{
     Checkpoint, FolderError, Known, Sample, Started, checkpoint, coverage, samples, started,
 };
-use super::store::UNFINISHED;
+use super::store::finding_folders;
 use crate::engine::Coverage;
 use crate::scenario::Scenario;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -101,13 +100,10 @@ fn unfinished(run: &Path, checkpoint: &Checkpoint) -> Result<Vec<FindingRecord>,
     let known = |number: u32| checkpoint.findings.iter().any(|known| known.number == number);
     let cannot = |cause: io::Error| FolderError { path: run.to_owned(), cause };
     let mut found = Vec::new();
-    for entry in fs::read_dir(run).map_err(cannot)? {
-        let name = entry.map_err(cannot)?.file_name();
-        let name = name.to_str().unwrap_or_default();
-        let number = |prefix| name.strip_prefix(prefix)?.parse::<u32>().ok();
-        if number(UNFINISHED).is_some() || number("finding-").is_some_and(|number| !known(number)) {
+    for (folder, number) in finding_folders(run).map_err(cannot)? {
+        if !number.is_some_and(known) {
             // Half of one was written: nobody saw it whole.
-            found.extend(FindingRecord::load(&run.join(name)).ok());
+            found.extend(FindingRecord::load(&folder).ok());
         }
     }
     found.sort_by(|a, b| a.case.cmp(&b.case));

@@ -19,7 +19,8 @@ pub const JOURNAL: &str = "journal.jsonl";
 pub const LATEST: &str = "latest";
 /// How the folder of a finding begins that a run was killed over and another one goes on with.
 pub const UNFINISHED: &str = "unfinished-";
-const LOCK: &str = "lock";
+/// Name of the file that a run holds a lock on as long as it lives.
+pub const LOCK: &str = "lock";
 
 /// The folder of the run that is going on. Dropping it lets go of the lock.
 #[derive(Debug)]
@@ -69,18 +70,37 @@ impl RunFolder {
     /// # Errors
     /// When a folder, the lock or the link cannot be made.
     pub fn create(root: &Path, run: RunId, now: SystemTime) -> io::Result<RunFolder> {
+        let folder = RunFolder::begin(root, run, now)?;
+        folder.point_latest()?;
+        Ok(folder)
+    }
+
+    /// Makes the folder of `run` below `root` and locks it. `latest` stays where it is until
+    /// [`RunFolder::point_latest`]: whoever goes on with the latest run needs one that can be gone on
+    /// with.
+    ///
+    /// # Errors
+    /// When a folder or the lock cannot be made.
+    pub fn begin(root: &Path, run: RunId, now: SystemTime) -> io::Result<RunFolder> {
         DirBuilder::new().recursive(true).mode(0o700).create(root)?;
         let name = format!("{}-{run}", utc::compact(now));
         let path = root.join(&name);
         DirBuilder::new().mode(0o700).create(&path)?;
         let lock = create_private(&path.join(LOCK))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        // Two runs may start together: the link is made under a name of its own and moved.
-        let link = root.join(format!(".latest-{run}"));
-        symlink(&name, &link)?;
-        fs::rename(&link, root.join(LATEST))?;
         sync_folder(root)?;
         Ok(RunFolder { path, run, _lock: lock })
+    }
+
+    /// Points `latest` at this folder.
+    ///
+    /// # Errors
+    /// When the link cannot be made.
+    pub fn point_latest(&self) -> io::Result<()> {
+        let (Some(root), Some(name)) = (self.path.parent(), self.path.file_name()) else {
+            return Ok(());
+        };
+        link_latest(root, Some(Path::new(name)))
     }
 
     /// The folder.
@@ -91,18 +111,11 @@ impl RunFolder {
     pub fn run(&self) -> RunId {
         self.run
     }
-    /// Takes the folder away again, before anything was kept in it, and points `latest` at another
-    /// one beside it.
+    /// Takes the folder away again, before anything was kept in it.
     ///
     /// # Errors
-    /// When it cannot be removed, or the link not be made.
-    pub fn discard(&self, instead: &Path) -> io::Result<()> {
-        let Some(root) = self.path.parent() else { return Ok(()) };
-        if let Some(name) = instead.file_name().filter(|name| root.join(name).is_dir()) {
-            let link = root.join(format!(".latest-{}", self.run));
-            symlink(name, &link)?;
-            fs::rename(&link, root.join(LATEST))?;
-        }
+    /// When it cannot be removed.
+    pub fn discard(&self) -> io::Result<()> {
         fs::remove_dir_all(&self.path)
     }
     /// Creates a file in the folder, readable by its owner only.
@@ -122,6 +135,27 @@ impl Drop for RunFolder {
     }
 }
 
+/// Points `latest` below `root` at the folder of that name, or at nothing.
+///
+/// # Errors
+/// When the link cannot be made or removed.
+pub fn link_latest(root: &Path, name: Option<&Path>) -> io::Result<()> {
+    let latest = root.join(LATEST);
+    match name {
+        Some(name) => {
+            // Two runs may start together: the link is made under a name of its own and moved.
+            let link = root.join(format!(".latest-{}", name.display()));
+            match fs::remove_file(&link) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => symlink(name, &link)?,
+            }
+            fs::rename(&link, latest)?;
+        }
+        None => fs::remove_file(latest)?,
+    }
+    sync_folder(root)
+}
+
 /// What is known about a run by its folder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RunState {
@@ -133,9 +167,17 @@ pub enum RunState {
     Unknown,
 }
 
-/// The run that a folder's name carries.
+/// The run that a folder's name carries: `20260614T120005Z-` and the run's id. Names of another form are
+/// somebody else's.
 pub fn run_of_folder(name: &str) -> Option<RunId> {
-    name.rsplit_once('-').and_then(|(_, run)| run.parse().ok())
+    let (time, run) = name.split_once('-')?;
+    let is_time = time.len() == 16
+        && time.bytes().enumerate().all(|(at, byte)| match at {
+            8 => byte == b'T',
+            15 => byte == b'Z',
+            _ => byte.is_ascii_digit(),
+        });
+    is_time.then_some(run)?.parse().ok()
 }
 
 /// The run folders below `root`, oldest first. A root that is not there holds none.
@@ -189,19 +231,43 @@ pub fn carry_over(from: &Path, to: &Path, findings: &[u32]) -> io::Result<()> {
         let mut copy = create_private(&to.join(super::record::EVENTS))?;
         copy.write_all(&fs::read(events)?)?;
     }
-    for entry in fs::read_dir(from)? {
-        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
-        let number =
-            |prefix| name.to_str().and_then(|name| name.strip_prefix(prefix)?.parse().ok());
-        match (number("finding-"), number(UNFINISHED)) {
-            (Some(number), _) if findings.contains(&number) => copy_folder(&path, &to.join(&name))?,
-            (Some(number), _) | (_, Some(number)) => {
-                copy_folder(&path, &to.join(format!("{UNFINISHED}{number}")))?;
+    let mut unfinished = 0;
+    for (path, kept) in finding_folders(from)? {
+        let known = kept.filter(|number| findings.contains(number));
+        let name = match known {
+            Some(number) => format!("finding-{number}"),
+            // A run may be killed over one finding again and again: numbers are given anew.
+            None => {
+                unfinished += 1;
+                format!("{UNFINISHED}{unfinished}")
             }
-            (None, None) => {}
-        }
+        };
+        copy_folder(&path, &to.join(name))?;
+    }
+    if let Some(number) = findings.iter().find(|it| !to.join(format!("finding-{it}")).is_dir()) {
+        return Err(io::Error::other(format!("{} has no finding-{number}", from.display())));
     }
     sync_folder(to)
+}
+
+/// The folders of findings in a run's folder, by name: those that it had shown with their numbers, and
+/// those that it was killed over without.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn finding_folders(run: &Path) -> io::Result<Vec<(PathBuf, Option<u32>)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(run)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = |prefix| name.to_str()?.strip_prefix(prefix)?.parse::<u32>().ok();
+        let (kept, unfinished) = (number("finding-"), number(UNFINISHED));
+        if (kept.is_some() || unfinished.is_some()) && entry.file_type()?.is_dir() {
+            found.push((entry.path(), kept));
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Copies a folder of files.
@@ -221,7 +287,8 @@ pub fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     sync_folder(to)
 }
 
-/// Bytes of all files in a folder and the folders in it.
+/// Bytes of all files in a folder and the folders in it, but for hidden ones, which are there for a
+/// moment or to keep room.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -230,6 +297,9 @@ pub fn bytes_in(folder: &Path) -> io::Result<u64> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let kind = entry.file_type()?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
         bytes += match kind.is_dir() {
             true => bytes_in(&entry.path())?,
             false => entry.metadata()?.len(),
@@ -245,6 +315,41 @@ pub fn is_own(folder: &Path) -> bool {
         let owner = [0, rustix::process::geteuid().as_raw()].contains(&it.uid());
         it.is_dir() && owner && it.mode() & 0o022 == 0
     })
+}
+
+/// Whether what a run's folder says may be done: it and the files that say it are this user's or root's,
+/// and nobody else can write them.
+///
+/// # Errors
+/// If not, with the file.
+pub fn believe(folder: &Path) -> io::Result<()> {
+    let refuse = |path: &Path| {
+        let path = path.display();
+        io::Error::other(format!(
+            "{path} is somebody else's, or others can write it: what it says is not done"
+        ))
+    };
+    if !is_own(folder) {
+        return Err(refuse(folder));
+    }
+    for name in [super::run_files::RUN, super::run_files::CHECKPOINT] {
+        let path = folder.join(name);
+        let owners = [0, rustix::process::geteuid().as_raw()];
+        match fs::symlink_metadata(&path) {
+            Ok(it) if it.is_file() && owners.contains(&it.uid()) && it.mode() & 0o022 == 0 => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            _ => return Err(refuse(&path)),
+        }
+    }
+    Ok(())
+}
+
+/// The lock of a run that has ended, to keep others from going on with it or deleting it meanwhile;
+/// `None` if it still goes on, somebody else has it, or it has none.
+pub fn take_lock(folder: &Path) -> Option<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let lock = OpenOptions::new().read(true).custom_flags(flags).open(folder.join(LOCK)).ok()?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).ok().map(|()| lock)
 }
 
 /// Whether `run` still goes on, according to the run folders below `root`. When in doubt about a
@@ -341,10 +446,69 @@ mod tests {
         carry_over(&from, &to, &[1]).expect("copies");
         let read = |name: &str| fs::read_to_string(to.join(name).join("repro.jsonl")).ok();
         assert_eq!(read("finding-1").as_deref(), Some("finding-1"));
-        assert_eq!(read("unfinished-2").as_deref(), Some("finding-2"));
-        assert_eq!(read("unfinished-7").as_deref(), Some("unfinished-7"));
+        assert_eq!(read("unfinished-1").as_deref(), Some("finding-2"));
+        assert_eq!(read("unfinished-2").as_deref(), Some("unfinished-7"));
         assert_eq!((read("finding-2"), read("other")), (None, None));
         assert_eq!(bytes_in(&to).expect("reads"), 3 + 9 + 9 + 12);
+        // Killed over the same finding once more: two folders of one number.
+        fs::create_dir(from.join("unfinished-2")).expect("a folder");
+        fs::write(from.join("unfinished-9"), "no folder").expect("a file");
+        let third = root.path().join("c");
+        fs::create_dir(&third).expect("a folder");
+        carry_over(&from, &third, &[1]).expect("copies");
+        assert_eq!(finding_folders(&third).expect("reads").len(), 4);
+        let lacking = carry_over(&from, &root.path().join("c"), &[1, 5]);
+        assert!(lacking.is_err(), "what was found and is not there is not forgotten");
+    }
+
+    #[test]
+    fn only_names_of_a_time_and_a_run_are_run_folders() {
+        let name = "20260614T120005Z-0000000000000002";
+        assert_eq!(run_of_folder(name), Some(RunId::from_u128(2)));
+        for name in [
+            "photos-2024-0000000000000002",
+            "build-0000000000000002",
+            "20260614T120005Z-x-0000000000000002",
+            "20260614 120005Z-0000000000000002",
+            "-0000000000000002",
+            "latest",
+        ] {
+            assert_eq!(run_of_folder(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_others_could_have_written_is_not_believed() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = RunFolder::create(root.path(), RunId::from_u128(3), UNIX_EPOCH);
+        let folder = folder.expect("it can be made");
+        believe(folder.path()).expect("nothing is in it yet");
+        folder.create_file("run.json").expect("a file");
+        believe(folder.path()).expect("its own");
+        let set = |path: &Path, mode| fs::set_permissions(path, PermissionsExt::from_mode(mode));
+        set(&folder.path().join("run.json"), 0o666).expect("changes");
+        assert!(believe(folder.path()).is_err());
+        set(&folder.path().join("run.json"), 0o600).expect("changes");
+        set(folder.path(), 0o777).expect("changes");
+        assert!(believe(folder.path()).is_err());
+        set(folder.path(), 0o700).expect("changes");
+        symlink("/etc/passwd", folder.path().join("checkpoint.json")).expect("a link");
+        assert!(believe(folder.path()).is_err());
+    }
+
+    #[test]
+    fn one_alone_goes_on_with_a_run() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = RunFolder::create(root.path(), RunId::from_u128(4), UNIX_EPOCH);
+        let folder = folder.expect("it can be made");
+        assert!(take_lock(folder.path()).is_none(), "it goes on");
+        let path = folder.path().to_owned();
+        drop(folder);
+        let held = take_lock(&path).expect("it has ended");
+        assert!(take_lock(&path).is_none(), "somebody has it");
+        assert!(is_alive(&path));
+        drop(held);
+        assert!(take_lock(&path).is_some());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Not covered: lists of runs for people (`crate::cli`), how a trend looks (`crate::report`).
 
 use super::check::Totals;
-use super::run_files::{Checkpoint, FolderError, Started, checkpoint, started};
+use super::run_files::{Checkpoint, FolderError, Sample, Started, checkpoint, samples, started};
 use super::run_record::RunRecord;
 use super::store::run_folders;
 use serde::Serialize;
@@ -22,6 +22,16 @@ pub struct Figures {
     /// Operations a second of processor time.
     #[serde(rename = "operations_per_s_per_core")]
     pub ops_per_core_s: u64,
+    /// Operations a second as the clock goes; absent for suites. On an array this is what shows that it
+    /// has become slower: there most time is spent waiting.
+    #[serde(rename = "operations_per_s")]
+    pub wall_ops_per_s: Option<f64>,
+    /// The median of the medians of the API's answers, in milliseconds; absent where there is none.
+    pub api_p50_ms: Option<f64>,
+    /// The longest that 99 of 100 answers took in any sample, in milliseconds.
+    pub api_p99_ms: Option<f64>,
+    /// The copy that a suite timed, MiB/s.
+    pub mib_per_s: Option<f64>,
     /// Different findings.
     pub findings: usize,
     /// LBAs reported for each one that had to be; absent if none had to be.
@@ -33,9 +43,21 @@ pub struct Figures {
 
 impl Figures {
     /// Those of the run of random checking in `folder`.
-    pub fn of(folder: &Path, kept: &Checkpoint) -> Figures {
+    pub fn of(folder: &Path, kept: &Checkpoint, samples: &[Sample]) -> Figures {
         let totals = &kept.so_far.totals;
+        let of_samples = |value: fn(&Sample) -> Option<f64>| {
+            let mut values: Vec<f64> = samples.iter().filter_map(value).collect();
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        let medians = of_samples(|sample| sample.api_p50_ms);
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+        let per_s = totals.ops as f64 / kept.seconds.max(1e-3);
         Figures {
+            wall_ops_per_s: Some(per_s),
+            api_p50_ms: medians.get(medians.len() / 2).copied(),
+            api_p99_ms: of_samples(|sample| sample.api_p99_ms).pop(),
+            mib_per_s: None,
             name: name_of(folder),
             cases: totals.cases,
             ops_per_core_s: totals.ops_per_busy_second(),
@@ -65,7 +87,7 @@ pub fn trend(root: &Path, run: &RunRecord) -> Vec<Figures> {
     let earlier = folders.into_iter().filter(|(_, path)| path.file_name() < Some(&own_name));
     let mut found: Vec<Figures> =
         earlier.filter_map(|(_, path)| figures(&path, &run.started).ok().flatten()).collect();
-    found.push(Figures::of(&run.folder, &run.checkpoint));
+    found.push(Figures::of(&run.folder, &run.checkpoint, &run.samples));
     let older = found.len().saturating_sub(RUNS);
     found.drain(..older);
     found
@@ -79,12 +101,31 @@ fn figures(folder: &Path, like: &Started) -> Result<Option<Figures>, FolderError
     if started(folder)?.is_none_or(|other| !same(&other)) {
         return Ok(None);
     }
-    Ok(checkpoint(folder)?.map(|kept| Figures::of(folder, &kept)))
+    let Some(kept) = checkpoint(folder)? else { return Ok(None) };
+    Ok(Some(Figures::of(folder, &kept, &samples(folder)?)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_array_that_became_slower_is_seen_in_the_clock_and_in_its_answers() {
+        let mut kept = Checkpoint::begin(super::super::run_files::Stream::new());
+        kept.so_far.totals.ops = 900;
+        kept.seconds = 30.0;
+        let sample = |p50, p99| Sample { api_p50_ms: p50, api_p99_ms: p99, ..Sample::default() };
+        let samples = [
+            sample(Some(9.0), Some(30.0)),
+            sample(None, None),
+            sample(Some(5.0), Some(80.0)),
+            sample(Some(7.0), Some(20.0)),
+        ];
+        let figures = Figures::of(Path::new("x/20260614T120005Z-1"), &kept, &samples);
+        assert_eq!(figures.wall_ops_per_s, Some(30.0));
+        assert_eq!((figures.api_p50_ms, figures.api_p99_ms), (Some(7.0), Some(80.0)));
+        assert_eq!(Figures::of(Path::new("x"), &kept, &[]).api_p50_ms, None);
+    }
 
     #[test]
     fn over_reporting_is_a_ratio_and_nothing_where_nothing_had_to_be_reported() {

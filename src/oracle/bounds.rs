@@ -24,7 +24,7 @@ pub fn judge_bounds(
             base.map_or("since creation".to_owned(), |base| format!("between {base} and {snap}"));
         let mut sentence = format!("{missed} changed {between}, {asked} does not report them");
         if swapped_match(bounds, reported) {
-            sentence.push_str("; with the bytes of each bitmap swapped it would be right: bitmaps are big-endian, set --bitmap-order big");
+            sentence.push_str("; with the bytes of each bitmap swapped it would be right: if other answers show the same, try --bitmap-order big");
         }
         let picture = picture(&missed, &bounds.must, reported);
         found.push(Violation {

@@ -102,7 +102,10 @@ pub fn campaign_verdict(run: &RunRecord) -> CampaignVerdict {
         (Colour::Bad, format!("{seen} that was not looked into to the end."))
     } else if totals.unknown > 0 {
         let unknown = counted(totals.unknown, "case", "cases");
-        (Colour::Unsure, format!("{unknown} could not be judged, of {cases}: this is no pass."))
+        (
+            Colour::Unsure,
+            format!("{unknown} could not be judged, beside {cases} that could: this is no pass."),
+        )
     } else if totals.diffs == 0 {
         (Colour::Unsure, "Nothing was compared: this is no pass.".to_owned())
     } else if run.checkpoint.exit_code == Some(COULD_NOT_TEST) {

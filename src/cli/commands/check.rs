@@ -89,6 +89,11 @@ impl Job<'_> {
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
         let shard = shard(args.shard.as_deref())?;
+        if shard.count() > 1 && args.seed.is_none() {
+            return Err(Failure::usage(
+                "--shard: shards of one campaign have one seed; give the same --seed to each",
+            ));
+        }
         if args.resume.is_some() && mode == Mode::Check {
             return Err(Failure::usage(
                 "--resume: only `lbaudit soak` goes on with an earlier run",
@@ -223,7 +228,7 @@ fn on_simulator(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Resul
         ),
     };
     let target = target.to_owned();
-    let folder = super::suite::folder(&args.output.run_dir, RunId::random())?;
+    let folder = super::suite::begun_folder(&args.output.run_dir, RunId::random())?;
     let recorder = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
         record_case(scenario, on_event)
             .unwrap_or_else(|error| CaseOutcome::unknown(Reason::Tool(error.to_string())))
@@ -332,21 +337,41 @@ fn shard(wanted: Option<&str>) -> Result<Shard, Failure> {
 /// <https://slurm.schedmd.com/job_array.html>,
 /// <https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode>
 fn started_as(environment: impl Fn(&str) -> Option<String>) -> Result<Shard, Failure> {
+    let refuse = |why: &str| Failure::usage(format!("--shard auto: {why}; give --shard I/N"));
     let number = |name: &str| environment(name).and_then(|text| text.parse::<u64>().ok());
-    let slurm = number("SLURM_ARRAY_TASK_ID").zip(number("SLURM_ARRAY_TASK_COUNT"));
-    // Arrays need not begin with 0.
-    let first = number("SLURM_ARRAY_TASK_MIN").unwrap_or(0);
-    let slurm = slurm.map(|(task, count)| (task.checked_sub(first), count));
-    let indexed = number("JOB_COMPLETION_INDEX").zip(number("LBAUDIT_SHARDS"));
-    let indexed = indexed.map(|(index, count)| (Some(index), count));
-    let (index, count) = slurm.or(indexed).ok_or_else(|| {
-        Failure::usage(
-            "--shard auto: neither SLURM_ARRAY_TASK_ID with SLURM_ARRAY_TASK_COUNT is set, nor JOB_COMPLETION_INDEX with LBAUDIT_SHARDS; give --shard I/N",
-        )
-    })?;
-    index.and_then(|index| Shard::new(index, count)).ok_or_else(|| {
-        Failure::usage("--shard auto: the index is not below the count; give --shard I/N")
-    })
+    let shards = number("LBAUDIT_SHARDS");
+    let (index, count) = match (number("SLURM_ARRAY_TASK_ID"), number("JOB_COMPLETION_INDEX")) {
+        // Who says how many there are has numbered them from 0, also if only some are run again.
+        (Some(index), _) | (None, Some(index)) if shards.is_some() => (index, shards.unwrap_or(0)),
+        (Some(task), _) => place_in_array(task, number).map_err(refuse)?,
+        (None, Some(_)) => return Err(refuse("JOB_COMPLETION_INDEX needs LBAUDIT_SHARDS")),
+        (None, None) => {
+            return Err(refuse("neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX is set"));
+        }
+    };
+    Shard::new(index, count).ok_or_else(|| refuse("the index is not below the count"))
+}
+
+/// Which of how many an array's task is, as far as Slurm says: arrays may begin anywhere and go by
+/// steps, but one with gaps, or with a single task, may be what is run again of a larger one.
+fn place_in_array(
+    task: u64,
+    number: impl Fn(&str) -> Option<u64>,
+) -> Result<(u64, u64), &'static str> {
+    let of_array = |name: &str| number(&format!("SLURM_ARRAY_TASK_{name}"));
+    let count = of_array("COUNT").ok_or("SLURM_ARRAY_TASK_COUNT is not set")?;
+    let (first, step) = (of_array("MIN").unwrap_or(0), of_array("STEP").unwrap_or(1).max(1));
+    let last = count.checked_sub(1).map(|steps| first.saturating_add(steps.saturating_mul(step)));
+    if count < 2 || of_array("MAX").is_some_and(|is| Some(is) != last) {
+        return Err(
+            "of which campaign this array is cannot be told from it: set LBAUDIT_SHARDS, and \
+                    number its tasks from 0",
+        );
+    }
+    match task.checked_sub(first) {
+        Some(past) if past.is_multiple_of(step) => Ok((past / step, count)),
+        _ => Err("the task is none of the array's"),
+    }
 }
 
 fn random_seed() -> Result<u64, Failure> {
@@ -400,6 +425,24 @@ mod tests {
         assert_eq!(part(&slurm), Ok("3/4".to_owned()));
         let from_one = [&slurm[..], &[("SLURM_ARRAY_TASK_MIN", "1")]].concat();
         assert_eq!(part(&from_one), Ok("2/4".to_owned()));
+        let stepped = |task| {
+            [
+                ("SLURM_ARRAY_TASK_ID", task),
+                ("SLURM_ARRAY_TASK_COUNT", "4"),
+                ("SLURM_ARRAY_TASK_MIN", "1"),
+                ("SLURM_ARRAY_TASK_MAX", "7"),
+                ("SLURM_ARRAY_TASK_STEP", "2"),
+            ]
+        };
+        assert_eq!(part(&stepped("5")), Ok("2/4".to_owned()));
+        assert_eq!(part(&stepped("4")), Err(Exit::Usage));
+        // Tasks 1, 2 and 9; task 2 once more.
+        let gaps = [&slurm[..], &[("SLURM_ARRAY_TASK_MIN", "1"), ("SLURM_ARRAY_TASK_MAX", "9")]];
+        assert_eq!(part(&gaps.concat()), Err(Exit::Usage));
+        let again = [("SLURM_ARRAY_TASK_ID", "2"), ("SLURM_ARRAY_TASK_COUNT", "1")];
+        assert_eq!(part(&again), Err(Exit::Usage));
+        let again = [&again[..], &[("LBAUDIT_SHARDS", "4")]].concat();
+        assert_eq!(part(&again), Ok("2/4".to_owned()));
         let indexed = [("JOB_COMPLETION_INDEX", "0"), ("LBAUDIT_SHARDS", "6")];
         assert_eq!(part(&indexed), Ok("0/6".to_owned()));
         assert_eq!(part(&indexed[..1]), Err(Exit::Usage), "how many is not known");

@@ -4,7 +4,7 @@
 
 use super::check::{Dear, Ground, Job, Mode, scenario_of};
 use super::drive::drive;
-use super::suite::{clean_command, folder};
+use super::suite::{begun_folder, clean_command};
 use crate::array::{Array, BlockDevice, Pace, PacedDevice, RealClock, Waiting};
 use crate::block::{BitmapOrder, BlockSize, Extent, Lba, LbaCount, Policy, Role, RunId};
 use crate::campaign::case::CaseOutcome;
@@ -163,7 +163,7 @@ fn on_array(
     let region = Region::new(at, shapes.clone())
         .ok_or_else(|| Failure::usage("the region does not lie in both volumes: see --region"))?;
     let run_id = RunId::random();
-    let folder = folder(&args.output.run_dir, run_id)?;
+    let folder = begun_folder(&args.output.run_dir, run_id)?;
     let journal = Journal::create(&folder.path().join("journal.jsonl"), run_id)
         .map_err(|error| Failure::could_not(format!("cannot keep a journal: {error}")))?;
     let plain = Journalled::new(&client, &journal);

@@ -64,7 +64,7 @@ pub(super) fn run(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Res
     let stop = context.stop.clone();
     let bench = QemuBench::start(config(args.backend, args.qsd.clone()), stop.flag())
         .map_err(|error| Failure::could_not(error.to_string()))?;
-    let folder = super::suite::folder(&args.output.run_dir, RunId::random())?;
+    let folder = super::suite::begun_folder(&args.output.run_dir, RunId::random())?;
     let source = |case| job.scenario(case);
     let runner = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
         bench.run(scenario, Recorded::Nothing, on_event)

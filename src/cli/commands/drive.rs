@@ -9,18 +9,21 @@ use super::report::after_campaign;
 use crate::campaign::check::{Campaign, run_cases};
 use crate::campaign::covered::covered;
 use crate::campaign::investigate::Investigator;
+use crate::campaign::reserve;
 use crate::campaign::run_files::{
     Checkpoint, RUN, SHARD, Started, Stream, checkpoint, save_coverage, started,
 };
 use crate::campaign::run_log::RunLog;
-use crate::campaign::store::{RunFolder, carry_over, find_run, is_alive};
-use crate::cli::Context;
+use crate::campaign::store::{RunFolder, believe, carry_over, find_run, is_alive, take_lock};
 use crate::cli::args::Form;
 use crate::cli::campaign_args::CampaignArgs;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
+use crate::cli::{Cli, Context};
 use crate::engine::{GENERATOR_VERSION, ShrinkBudget};
 use crate::report::{CampaignHeader, Reached, header_lines};
+use clap::{Command, CommandFactory as _};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -43,22 +46,29 @@ pub(super) fn drive(
     let earlier = args.resume.as_deref().map(|run| earlier(args, run, &stream)).transpose();
     let earlier = earlier.inspect_err(|_| {
         // On an array the journal of this run's proofs is in it.
-        if let Some(run) = args.resume.as_deref().filter(|_| ground.dear.is_none()) {
-            drop(folder.discard(Path::new(run)));
+        if ground.dear.is_none() {
+            drop(folder.discard());
         }
     })?;
     let cannot = |error: std::io::Error| {
         Failure::could_not(format!("cannot write {}: {error}", folder.path().display()))
     };
-    let (before, resumes) = match earlier {
-        Some((path, before)) => {
+    // Held to the end: one alone goes on with a run.
+    let (before, resumes, _lock) = match earlier {
+        Some((path, mut before, lock)) => {
             let findings: Vec<u32> = before.findings.iter().map(|known| known.number).collect();
             carry_over(&path, folder.path(), &findings).map_err(cannot)?;
-            (before, Some(path))
+            before.so_far.totals.forget_unjudged();
+            before.problems.clear();
+            (Checkpoint { exit_code: None, ..before }, Some(path), Some(lock))
         }
-        None => (Checkpoint::begin(stream), None),
+        None => (Checkpoint::begin(stream), None, None),
     };
     let begun = begin((job, ground), resumes.as_deref(), folder, context)?;
+    // From now on this run can be gone on with.
+    before.save(folder.path()).and_then(|()| folder.point_latest()).map_err(cannot)?;
+    // Where it cannot be, the run does without.
+    let _ = reserve::set_aside(folder.path());
     let publisher = Publisher::new(args, begun, folder.path())?;
     if resumes.is_some() {
         let (cases, seconds) = (before.so_far.totals.cases, before.seconds);
@@ -132,12 +142,12 @@ fn stream(job: &Job<'_>, ground: &Ground<'_>) -> Stream {
     stream
 }
 
-/// The run that this one goes on with.
+/// The run that this one goes on with, and its lock.
 fn earlier(
     args: &CampaignArgs,
     run: &str,
     stream: &Stream,
-) -> Result<(PathBuf, Checkpoint), Failure> {
+) -> Result<(PathBuf, Checkpoint, File), Failure> {
     let refuse = |why: String| Failure::usage(format!("cannot go on with `{run}`: {why}"));
     let path = find_run(&args.output.run_dir, run).map_err(|error| refuse(error.to_string()))?;
     let kept = checkpoint(&path).map_err(|error| refuse(error.to_string()))?;
@@ -151,7 +161,11 @@ fn earlier(
                 "{key} is {here} here and {there} there, so its cases would not be the same"
             )))
         }
-        None => Ok((path, kept)),
+        None => {
+            let lock = take_lock(&path)
+                .ok_or_else(|| refuse("somebody else goes on with it already".to_owned()))?;
+            Ok((path, kept, lock))
+        }
     }
 }
 
@@ -230,11 +244,25 @@ fn begin(
     Ok(begun)
 }
 
-/// The command line of the run that this one goes on with, then the flags that were given now: later
-/// ones win. Consent and secrets are given anew.
+/// Flags that are given anew, because they are consent or secrets, or what would be done by them is more
+/// than testing: a command that is run, a file that is written, a server that is not proved.
+const ANEW: [&str; 9] = [
+    "--destroy",
+    "--allow-signature",
+    "--jwt",
+    "--jwt-command",
+    "--insecure",
+    "--on-finding",
+    "--metrics-file",
+    "--junit",
+    "--resume",
+];
+
+/// The command line of the run that this one goes on with, then the flags that were given now, which
+/// count instead of the same flags then. Those of [`ANEW`] are not taken over.
 ///
 /// # Errors
-/// If there is no such run, or it is not one of random checking.
+/// If there is no such run, it is not one of random checking, or others could have written it.
 pub fn resumed(args: &CampaignArgs, now: &[String]) -> Result<Option<Vec<String>>, Failure> {
     let Some(run) = &args.resume else { return Ok(None) };
     let refuse = |why: String| Failure::usage(format!("cannot go on with `{run}`: {why}"));
@@ -244,9 +272,18 @@ pub fn resumed(args: &CampaignArgs, now: &[String]) -> Result<Option<Vec<String>
     }
     let kept = started(&path).map_err(|error| refuse(error.to_string()))?;
     let kept = kept.ok_or_else(|| refuse("it is no run of random checking".to_owned()))?;
-    let mut line = without(&kept.arguments, &["--destroy", "--jwt", "--jwt-command", "--resume"]);
-    line.extend(["--seed".to_owned(), kept.seed.to_string()]);
-    line.extend(kept.shard.into_iter().flat_map(|shard| ["--shard".to_owned(), shard]));
+    believe(&path).map_err(|error| refuse(error.to_string()))?;
+    let given = now.iter().filter_map(|word| name_of(word));
+    let given: Vec<&str> = given.chain(ANEW).collect();
+    let mut line = without(&kept.arguments, &given);
+    // Settled then, however they were given.
+    let (seed, shard) = (("--seed", Some(kept.seed.to_string())), ("--shard", kept.shard));
+    for (flag, value) in [seed, shard] {
+        if let Some(value) = value.filter(|_| !given.contains(&flag)) {
+            line = without(&line, &[flag]);
+            line.extend([flag.to_owned(), value]);
+        }
+    }
     // The first word is the command: the one that is given now.
     if let (Some(first), Some(now)) = (line.first_mut(), now.first()) {
         first.clone_from(now);
@@ -257,17 +294,29 @@ pub fn resumed(args: &CampaignArgs, now: &[String]) -> Result<Option<Vec<String>
     Ok(Some(line))
 }
 
+/// The name of a long flag, with its dashes.
+fn name_of(word: &str) -> Option<&str> {
+    let name = word.split_once('=').map_or(word, |(name, _)| name);
+    name.starts_with("--").then_some(name)
+}
+
 /// Words of a command line without these flags and their values.
 fn without(words: &[String], flags: &[&str]) -> Vec<String> {
+    let soak = Cli::command();
+    let soak = soak.find_subcommand("soak");
+    let takes_value = |name: &str| {
+        let mut flags = soak.into_iter().flat_map(Command::get_arguments);
+        let flag = flags.find(|flag| flag.get_long() == name.strip_prefix("--"));
+        flag.is_none_or(|flag| flag.get_action().takes_values())
+    };
     let mut drop_value = false;
     let keep = |word: &&String| {
         if std::mem::take(&mut drop_value) {
             return false;
         }
-        let name = word.split_once('=').map_or(word.as_str(), |(name, _)| name);
-        let dropped = flags.contains(&name);
-        drop_value = dropped && !word.contains('=');
-        !dropped
+        let dropped = name_of(word).filter(|name| flags.contains(name));
+        drop_value = dropped.is_some_and(|name| !word.contains('=') && takes_value(name));
+        dropped.is_none()
     };
     words.iter().filter(keep).cloned().collect()
 }
@@ -281,5 +330,7 @@ mod tests {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<String>>();
         let line = words("soak --destroy abc --seed 3 --jwt=*** --jwt *** --destroy=x --ops 9");
         assert_eq!(without(&line, &["--destroy", "--jwt"]), words("soak --seed 3 --ops 9"));
+        let line = words("soak --insecure --seed 3 --clones --on-finding page --ops 9");
+        assert_eq!(without(&line, &ANEW), words("soak --seed 3 --clones --ops 9"));
     }
 }

@@ -8,13 +8,13 @@ use crate::campaign::check::{Failure as Failed, Observer, SoFar, Totals};
 use crate::campaign::finding::{Finding, FindingRecord};
 use crate::campaign::investigate::Investigator;
 use crate::campaign::nearest::{nearest, witnesses};
+use crate::campaign::reserve;
 use crate::campaign::run_files::{Checkpoint, Known, Sample};
 use crate::campaign::run_log::RunLog;
 use crate::campaign::store::{LATEST, RunFolder, UNFINISHED, bytes_in};
 use crate::cli::Context;
 use crate::cli::args::Form;
 use crate::cli::exit::Exit;
-use crate::cli::failure::Failure;
 use crate::cli::ui::Versioned;
 use crate::engine::CaseName;
 use crate::lightbits::LightbitsClient;
@@ -248,7 +248,7 @@ impl<'h> Hunt<'h> {
 
     /// Counts a case that could not be judged; answers whether there is no point in going on.
     fn cannot_judge(&mut self, totals: &Totals) -> bool {
-        let judged = totals.cases - totals.unknown;
+        let judged = totals.cases;
         let (last, row) = self.unjudged;
         let row = if row > 0 && last == judged { row + 1 } else { 1 };
         self.unjudged = (judged, row);
@@ -256,7 +256,7 @@ impl<'h> Hunt<'h> {
     }
 
     /// A finding of a new cause is shown and kept; another one of a known cause is counted.
-    fn found(&mut self, case: u64, finding: &Finding) -> io::Result<()> {
+    fn found(&mut self, case: u64, finding: &Finding, so_far: &SoFar) -> io::Result<()> {
         self.forget_unfinished(&finding.case)?;
         let signature = finding.signature();
         if let Some(known) = self.kept.findings.iter_mut().find(|it| it.signature == signature) {
@@ -277,9 +277,6 @@ impl<'h> Hunt<'h> {
             looks_like: near.as_ref().map(|near| near.name),
         };
         self.tell(&event);
-        if let Some(why) = self.publisher.found(&Versioned { v: 1, event: &event }) {
-            self.context.ui.say(&why);
-        }
         if self.context.ui.form == Form::Text {
             // On a target the command makes a run of its own, and `latest` is that one then.
             let folder = match self.patience {
@@ -291,6 +288,12 @@ impl<'h> Hunt<'h> {
         }
         let number = finding.number;
         self.kept.findings.push(Known { number, case, signature, operations, cases: 1 });
+        // A run that is killed now goes on with what it found: before anybody else is told, who may
+        // take his time.
+        self.checkpoint(so_far);
+        if let Some(why) = self.publisher.found(&Versioned { v: 1, event: &event }) {
+            self.context.ui.say(&why);
+        }
         Ok(())
     }
 
@@ -321,20 +324,23 @@ impl<'h> Hunt<'h> {
     }
 
     /// Sums up.
-    ///
-    /// # Errors
-    /// If a finding could not be written.
     pub(super) fn finish(
         mut self,
         so_far: SoFar,
         reached: Option<Reached>,
         folder: &RunFolder,
-    ) -> Result<Exit, Failure> {
+    ) -> Exit {
         self.status.clear();
         let (elapsed, totals) = (self.elapsed(), so_far.totals);
         let stopped = self.context.stop.exit();
-        let exit = exit_of(&totals, stopped, self.full);
+        // What comes now is the last: the summary and the report.
+        self.note_broken(reserve::give_up(folder.path()));
         self.sample(&totals);
+        // What could not be written down is no pass, and takes nothing from what was found.
+        let exit = match self.broken {
+            None => exit_of(&totals, stopped, self.full),
+            Some(_) => exit_of(&totals, stopped, self.full).or(Exit::CouldNotTest),
+        };
         self.kept.exit_code = Some(exit.code());
         self.checkpoint(&so_far);
         self.publish();
@@ -370,11 +376,12 @@ impl<'h> Hunt<'h> {
             end_lines(&end).iter().for_each(|line| self.context.ui.print(line));
         }
         match self.broken {
-            None => Ok(exit),
-            Some(error) => Err(Failure::could_not(format!(
-                "{} could not be written: {error}",
-                folder.path().display()
-            ))),
+            None => exit,
+            Some(error) => {
+                let folder = folder.path().display();
+                self.context.ui.say(&format!("{folder} could not be written: {error}"));
+                exit.or(Exit::CouldNotTest)
+            }
         }
     }
 }
@@ -414,16 +421,13 @@ impl Observer for Hunt<'_> {
             self.context.ui.say(&format!("found in {case}, being shrunk: {found}"));
         }
         let number = u32::try_from(self.kept.findings.len() + 1).unwrap_or(u32::MAX);
+        self.note_broken(reserve::give_up_if_short(self.investigator.run));
         let looked = self.investigator.look_into(number, &case, &failure);
         let done = looked.and_then(|finding| {
             let Some(finding) = finding else { return Ok(false) };
             let before = self.kept.findings.len();
-            self.found(failure.case, &finding)?;
+            self.found(failure.case, &finding, so_far)?;
             let is_new = self.kept.findings.len() > before;
-            // A run that is killed now goes on with what it found.
-            if is_new {
-                self.checkpoint(so_far);
-            }
             Ok(is_new && self.is_full()?)
         });
         let full = match done {

@@ -171,10 +171,9 @@ fn spelt(folder: &Path) -> PathBuf {
 pub(super) fn after_campaign(
     args: &CampaignArgs,
     folder: &Path,
-    done: Result<Exit, Failure>,
+    exit: Exit,
     context: &mut Context,
 ) -> Result<Exit, Failure> {
-    let exit = done?;
     let written = match write_report(folder) {
         Ok(written) => written,
         Err(failure) => {

@@ -121,6 +121,7 @@ struct Row {
     state: String,
     target: String,
     profile: String,
+    planted: Vec<String>,
     shard: Option<String>,
     seconds: f64,
 }
@@ -175,9 +176,9 @@ fn rows(root: &Path, context: &mut Context) -> Result<Vec<(Row, PathBuf)>, Failu
             }
             Err(RunError::NotOne(_)) => match SuiteRun::load(&folder) {
                 Ok(suite) => rows.push((suite_row(&folder, suite.as_ref()), folder)),
-                Err(error) => context.ui.say(&format!("{name}: {error}")),
+                Err(error) => rows.push((broken(&folder, &error, context), folder)),
             },
-            Err(error) => context.ui.say(&format!("{name}: {error}")),
+            Err(error) => rows.push((broken(&folder, &error, context), folder)),
         }
     }
     for (row, _) in &mut rows {
@@ -186,6 +187,13 @@ fn rows(root: &Path, context: &mut Context) -> Result<Vec<(Row, PathBuf)>, Failu
         }
     }
     Ok(rows)
+}
+
+/// A run that cannot be read, which is said.
+fn broken(folder: &Path, error: &dyn std::fmt::Display, context: &mut Context) -> Row {
+    context.ui.say(&format!("{}: {error}", name_of(folder)));
+    let state = if is_alive(folder) { "going on" } else { "cannot be read" };
+    Row { state: state.to_owned(), ..suite_row(folder, None) }
 }
 
 /// How a run is doing, by its folder and by what it said at its end.
@@ -201,10 +209,11 @@ fn state(folder: &Path, exit_code: Option<u8>) -> String {
 fn row(run: &RunRecord) -> Row {
     let kept = &run.checkpoint;
     Row {
-        figures: Figures::of(&run.folder, kept),
+        figures: Figures::of(&run.folder, kept, &run.samples),
         state: state(&run.folder, kept.exit_code),
         target: run.started.target.clone(),
         profile: run.started.profile.clone(),
+        planted: run.started.planted.clone(),
         shard: match run.started.merged.len() {
             0 => run.started.shard.clone(),
             runs => Some(format!("merged of {runs}")),
@@ -222,13 +231,18 @@ fn suite_row(folder: &Path, suite: Option<&SuiteRun>) -> Row {
             name: name_of(folder),
             cases: end.map_or(0, |end| (end.passed + end.failed) as u64),
             ops_per_core_s: 0,
+            wall_ops_per_s: None,
+            api_p50_ms: None,
+            api_p99_ms: None,
+            mib_per_s: suite.and_then(|suite| suite.tests.iter().find_map(|it| it.mib_per_s)),
             findings: end.map_or(0, |end| end.failed),
             over_report: None,
             exit_code,
         },
         state: state(folder, exit_code),
         target: suite.map_or_else(|| "?".to_owned(), |suite| suite.started.target.clone()),
-        profile: "suite".to_owned(),
+        profile: if suite.is_some() { "suite" } else { "?" }.to_owned(),
+        planted: Vec::new(),
         shard: None,
         seconds: end.map_or(0.0, |end| end.seconds),
     }
@@ -267,10 +281,11 @@ fn list(root: &Path, context: &mut Context) -> Result<Exit, Failure> {
 
 fn trend(root: &Path, context: &mut Context) -> Result<Exit, Failure> {
     let rows = rows(root, context)?;
-    let mut groups: BTreeMap<(String, String), Vec<Row>> = BTreeMap::new();
+    let mut groups: BTreeMap<(String, String, Vec<String>), Vec<Row>> = BTreeMap::new();
     for (row, _) in rows {
-        if row.profile != "suite" && row.figures.cases > 0 && !row.state.starts_with("goes on") {
-            groups.entry((row.target.clone(), row.profile.clone())).or_default().push(row);
+        if row.figures.cases > 0 && !row.state.starts_with("goes on as") {
+            let like = (row.target.clone(), row.profile.clone(), row.planted.clone());
+            groups.entry(like).or_default().push(row);
         }
     }
     if context.ui.form == Form::Jsonl {
@@ -278,27 +293,56 @@ fn trend(root: &Path, context: &mut Context) -> Result<Exit, Failure> {
         return Ok(Exit::Passed);
     }
     if groups.is_empty() {
-        context.ui.print(&format!("there is no run of check or soak in {}", root.display()));
+        context.ui.print(&format!("there is no run of check, soak or suite in {}", root.display()));
     }
-    for ((target, profile), rows) in &groups {
-        context.ui.print(&format!("target {target}  profile {profile}"));
-        let mut before: Option<u64> = None;
+    for ((target, profile, planted), rows) in &groups {
+        let planted = match planted.len() {
+            0 => String::new(),
+            _ => format!("  planted {}", planted.join(", ")),
+        };
+        context.ui.print(&format!("target {target}  profile {profile}{planted}"));
+        let mut before = None;
         for row in rows {
-            let speed = row.figures.ops_per_core_s;
-            let change = before.filter(|&before| before > 0).map_or_else(String::new, |before| {
-                let (now, before) = (i128::from(speed), i128::from(before));
-                format!("{:+} %", (now - before) * 100 / before)
+            let speed = speed(row);
+            let change = before.filter(|&before| before > 0.0).map_or_else(String::new, |before| {
+                format!("{:+.0} %", (speed.0 - before) * 100.0 / before)
             });
-            let factor =
-                row.figures.over_report.map_or_else(|| "-".to_owned(), |it| format!("{it:.3}"));
-            context.ui.print(&format!(
-                "  {:<34} {:>9} cases  {:>3} findings  {speed:>9} operations/s per core {change:>7}  over-report {factor}",
-                row.figures.name, row.figures.cases, row.figures.findings
-            ));
-            before = Some(speed);
+            context.ui.print(&format!("  {} {change:>7}{}", trend_line(row, speed), api(row)));
+            before = Some(speed.0);
         }
     }
     Ok(Exit::Passed)
+}
+
+/// The speed that is compared from run to run, and of what it is. In process it is that of the
+/// processor, whatever else the machine did; on anything else it is what one waits for.
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn speed(row: &Row) -> (f64, &'static str) {
+    let Figures { ops_per_core_s, wall_ops_per_s, mib_per_s, .. } = row.figures;
+    match (row.target.as_str(), wall_ops_per_s) {
+        ("simulator", Some(_)) => (ops_per_core_s as f64, "operations/s per core"),
+        (_, Some(per_s)) => (per_s, "operations/s"),
+        (_, None) => (mib_per_s.unwrap_or(0.0), "MiB/s copied"),
+    }
+}
+
+fn trend_line(row: &Row, (speed, of_what): (f64, &str)) -> String {
+    let Figures { name, cases, findings, over_report, .. } = &row.figures;
+    let what = if row.profile == "suite" { ["tests", "failed"] } else { ["cases", "findings"] };
+    let [cases_are, findings_are] = what;
+    let factor = over_report.map_or_else(|| "-".to_owned(), |factor| format!("{factor:.3}"));
+    let decimals = usize::from(speed < 100.0);
+    format!(
+        "{name:<34} {cases:>9} {cases_are}  {findings:>3} {findings_are}  over-report {factor:>6}  \
+         {speed:>9.decimals$} {of_what}"
+    )
+}
+
+fn api(row: &Row) -> String {
+    match (row.figures.api_p50_ms, row.figures.api_p99_ms) {
+        (Some(p50), Some(p99)) => format!("  API p50 {p50:.1} ms p99 {p99:.1} ms"),
+        _ => String::new(),
+    }
 }
 
 fn load(folder: &Path) -> Result<RunRecord, Failure> {
@@ -309,6 +353,9 @@ fn load(folder: &Path) -> Result<RunRecord, Failure> {
 }
 
 fn show(folder: &Path, context: &mut Context) -> Result<Exit, Failure> {
+    if let Some(suite) = SuiteRun::load(folder).map_err(cannot)? {
+        return Ok(show_suite(&suite, context));
+    }
     let run = load(folder)?;
     if context.ui.form == Form::Jsonl {
         context.ui.event(&run.started);
@@ -341,6 +388,36 @@ fn show(folder: &Path, context: &mut Context) -> Result<Exit, Failure> {
         ));
     }
     Ok(Exit::Passed)
+}
+
+/// A suite: what it was asked, its tests, its end.
+fn show_suite(suite: &SuiteRun, context: &mut Context) -> Exit {
+    if context.ui.form == Form::Jsonl {
+        context.ui.event(&suite_row(&suite.folder, Some(suite)));
+        return Exit::Passed;
+    }
+    let started = &suite.started;
+    context.ui.print(&format!("lbaudit {}", started.arguments.join(" ")));
+    context.ui.print(&format!(
+        "version {}  target {}  policy {}  endpoint {}",
+        started.version, started.target, started.policy, started.endpoint
+    ));
+    started.notes.iter().for_each(|note| context.ui.print(&format!("note {note}")));
+    for test in &suite.tests {
+        let line = format!("{:<48} {:<16} {:>6.1}s", test.name, test.result, test.seconds);
+        context.ui.print(&line);
+        if test.result != "pass" {
+            test.notes.iter().for_each(|note| context.ui.print(&format!("  {note}")));
+        }
+    }
+    context.ui.print(&match &suite.end {
+        Some(end) => format!(
+            "{} passed, {} failed, {} could not be judged, exit code {}",
+            end.passed, end.failed, end.errors, end.exit_code
+        ),
+        None => "it goes on, or was killed".to_owned(),
+    });
+    Exit::Passed
 }
 
 #[derive(Serialize)]

@@ -381,10 +381,20 @@ fn pipeline(job: &Job<'_>, strict: bool) -> Pipeline {
 }
 
 pub(super) fn folder(root: &Path, run: RunId) -> Result<RunFolder, Failure> {
-    RunFolder::create(root, run, SystemTime::now()).map_err(|error| {
-        let root = root.display();
-        Failure::could_not(format!("cannot make a run folder in {root}: {error}; give --run-dir"))
-    })
+    RunFolder::create(root, run, SystemTime::now()).map_err(|error| no_folder(root, &error))
+}
+
+/// As [`folder`], but `latest` stays where it is for now.
+///
+/// # Errors
+/// When it cannot be made.
+pub(super) fn begun_folder(root: &Path, run: RunId) -> Result<RunFolder, Failure> {
+    RunFolder::begin(root, run, SystemTime::now()).map_err(|error| no_folder(root, &error))
+}
+
+fn no_folder(root: &Path, error: &std::io::Error) -> Failure {
+    let root = root.display();
+    Failure::could_not(format!("cannot make a run folder in {root}: {error}; give --run-dir"))
 }
 
 /// The command that removes what this run may leave. It never holds the token.

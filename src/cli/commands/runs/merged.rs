@@ -28,10 +28,10 @@ pub(super) fn merged(
         MergeError::Io(_) | MergeError::Run(_) => cannot(error),
         _ => Failure::usage(error.to_string()),
     };
-    let runs = gather(from).map_err(wrong)?;
+    let (runs, unreadable) = gather(from).map_err(wrong)?;
     // Refused before a folder is made.
-    let folder = suite::folder(root, RunId::random())?;
-    let done = merge(&runs, &folder).map_err(wrong);
+    let folder = suite::begun_folder(root, RunId::random())?;
+    let done = merge(&runs, &unreadable, &folder).map_err(wrong);
     let mut done = done.inspect_err(|_| drop(fs::remove_dir_all(folder.path())))?;
     let codes = runs.iter().filter_map(|run| run.checkpoint.exit_code);
     let exits = codes.filter_map(|code| Exit::ALL.into_iter().find(|exit| exit.code() == code));
@@ -44,11 +44,12 @@ pub(super) fn merged(
     let write = || -> std::io::Result<()> {
         let text = serde_json::to_string_pretty(&done.started)?;
         writeln!(folder.create_file(RUN)?, "{text}")?;
-        done.checkpoint.save(folder.path())
+        done.checkpoint.save(folder.path())?;
+        folder.point_latest()
     };
     write().map_err(|error| cannot(format!("{}: {error}", folder.path().display())))?;
     let run = load(folder.path())?;
-    let end = CampaignEnd { interrupted: false, ..end(&run, folder.path()) };
+    let end = end(&run, folder.path());
     // A report that cannot be written changes no verdict.
     if let Err(failure) = write_report(folder.path()) {
         context.ui.say(&failure.message);

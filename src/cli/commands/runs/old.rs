@@ -5,7 +5,10 @@
 
 use super::{Row, cannot, rows};
 use crate::campaign::journal;
-use crate::campaign::store::{JOURNAL, bytes_in};
+use crate::campaign::store::{
+    JOURNAL, LATEST, LOCK, believe, bytes_in, finding_folders, link_latest, run_folders,
+    run_of_folder, take_lock,
+};
 use crate::cli::Context;
 use crate::cli::args::Form;
 use crate::cli::exit::Exit;
@@ -21,16 +24,21 @@ pub(super) fn export(folder: &Path, file: &Path, context: &mut Context) -> Resul
         return Err(Failure::usage(format!("{} is there already", file.display())));
     }
     let parts = folder.parent().zip(folder.file_name());
+    let parts = parts.filter(|(_, name)| name.to_str().and_then(run_of_folder).is_some());
     let (parent, name) = parts.ok_or_else(|| Failure::usage("that is no run folder"))?;
+    let mut hidden = file.as_os_str().to_owned();
+    hidden.push(".part");
     let mut tar = Command::new("tar");
     tar.env_remove("LIGHTBITS_JWT");
-    tar.arg("--create").arg("--gzip").arg("--file").arg(file).arg("--directory").arg(parent);
+    tar.arg("--create").arg("--gzip").arg("--file").arg(&hidden).arg("--directory").arg(parent);
     // A folder cannot begin with a dash: its name begins with a date.
-    let status = tar.arg("--").arg(name).status();
+    let status = tar.arg("--exclude=.*").arg("--").arg(name).status();
     let status = status.map_err(|error| cannot(format!("cannot run tar: {error}")))?;
-    if !status.success() {
-        return Err(cannot(format!("tar failed ({status})")));
-    }
+    let packed = match status.success() {
+        true => fs::rename(&hidden, file).map_err(cannot),
+        false => Err(cannot(format!("tar failed ({status})"))),
+    };
+    packed.inspect_err(|_| drop(fs::remove_file(&hidden)))?;
     context.ui.print(&format!("{} has {}", file.display(), folder.display()));
     Ok(Exit::Passed)
 }
@@ -79,7 +87,7 @@ pub(super) fn prune(
         if kept.is_none() {
             left = left.saturating_sub(*bytes);
             if yes {
-                match fs::remove_dir_all(folder) {
+                match remove(folder) {
                     Ok(()) => deleted = true,
                     Err(error) => {
                         failed += 1;
@@ -102,6 +110,15 @@ pub(super) fn prune(
             }
         }
     }
+    if yes {
+        let newest = run_folders(root).map_err(cannot)?.pop().map(|(_, folder)| folder);
+        let latest_is_gone = fs::symlink_metadata(root.join(LATEST)).is_ok()
+            && fs::metadata(root.join(LATEST)).is_err();
+        if latest_is_gone {
+            let newest = newest.as_deref().and_then(Path::file_name).map(Path::new);
+            link_latest(root, newest).map_err(cannot)?;
+        }
+    }
     if context.ui.form == Form::Text {
         let hint = if yes || named == 0 { "" } else { "; add --yes to delete what may go" };
         context.ui.print(&format!("{named} of {count} runs are old or too many{hint}"));
@@ -109,7 +126,15 @@ pub(super) fn prune(
     Ok(if failed > 0 { Exit::Nothing } else { Exit::Passed })
 }
 
-/// Why a run stays although it is old.
+/// Deletes a run's folder. Its lock is held meanwhile, so that nobody goes on with it.
+fn remove(folder: &Path) -> std::io::Result<()> {
+    let _lock = take_lock(folder)
+        .ok_or_else(|| std::io::Error::other("its lock is held, or it has none"))?;
+    fs::remove_dir_all(folder)
+}
+
+/// Why a run stays although it is old. Whatever its list says: a finding that it was killed over is in
+/// its folder, and what has no lock of a run in a folder of this user is none of this tool's.
 fn stays(row: &Row, folder: &Path, bounds: &Bounds) -> Option<&'static str> {
     let open = || {
         let journal = journal::read(&folder.join(JOURNAL)).ok()?;
@@ -119,9 +144,20 @@ fn stays(row: &Row, folder: &Path, bounds: &Bounds) -> Option<&'static str> {
     };
     match row.state.as_str() {
         "going on" => Some("stays: it goes on"),
-        _ if row.figures.findings > 0 && !bounds.findings => {
+        _ if believe(folder).is_err() || !folder.join(LOCK).is_file() => {
+            Some("stays: it is no run of this user")
+        }
+        _ if !bounds.findings && found_something(row, folder) => {
             Some("stays: it found something; see --findings")
         }
         _ => open(),
     }
+}
+
+/// Whether there is anything that somebody may want to see: unreadable counts as such.
+fn found_something(row: &Row, folder: &Path) -> bool {
+    let violation = [Exit::Violation, Exit::Bug].map(Exit::code);
+    row.figures.findings > 0
+        || row.figures.exit_code.is_some_and(|code| violation.contains(&code))
+        || finding_folders(folder).map_or(true, |found| !found.is_empty())
 }
