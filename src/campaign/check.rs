@@ -180,6 +180,9 @@ struct Segment {
 
 /// Who is told what happens, in the order of the cases.
 pub trait Observer {
+    /// Whether a failure that has not been told yet is left to the run that goes on with this one: then
+    /// its case was not done, and the campaign ends before it.
+    fn leaves_failures(&self) -> bool;
     /// A case failed, or could not be judged. `Break` ends the campaign with this case.
     fn failure(&mut self, failure: Failure, so_far: &SoFar) -> ControlFlow<()>;
     /// Something was done, or a tenth of a second went by. `Break` ends the campaign.
@@ -293,6 +296,9 @@ fn collect(before: SoFar, receiver: Receiver<Segment>, observer: &mut dyn Observ
         while heard.is_continue()
             && let Some(segment) = waiting.remove(&expected)
         {
+            if segment.failure.is_some() && observer.leaves_failures() {
+                return so_far;
+            }
             expected = segment.next;
             heard = tell(segment, &mut so_far, observer);
             if heard.is_continue() {
@@ -305,6 +311,9 @@ fn collect(before: SoFar, receiver: Receiver<Segment>, observer: &mut dyn Observ
     }
     // A campaign that was stopped leaves gaps: cases that were handed out and not run.
     for segment in std::mem::take(&mut waiting).into_values() {
+        if segment.failure.is_some() && observer.leaves_failures() {
+            continue;
+        }
         if tell(segment, &mut so_far, observer).is_break() {
             break;
         }
@@ -342,9 +351,15 @@ mod tests {
     struct Notes {
         failed: Vec<(u64, u64)>,
         at_most: usize,
+        /// Failures that are taken before the rest is left.
+        takes: Option<usize>,
     }
 
     impl Observer for Notes {
+        fn leaves_failures(&self) -> bool {
+            self.takes.is_some_and(|takes| self.failed.len() >= takes)
+        }
+
         fn failure(&mut self, failure: Failure, so_far: &SoFar) -> ControlFlow<()> {
             assert_eq!(failure.outcome.failed_at, Some(2));
             self.failed.push((failure.case, so_far.totals.cases));
@@ -423,5 +438,68 @@ mod tests {
         assert_eq!(so_far.done.count(), totals.cases);
         assert!(totals.cases >= 16 && !notes.failed.is_empty(), "{totals:?}");
         assert_eq!(totals.ops, totals.cases * 3);
+    }
+
+    /// Cases 0..200 on two threads, after `before`.
+    fn run_all(runner: &Runner<'_>, before: SoFar, notes: &mut Notes) -> SoFar {
+        let stop = AtomicBool::new(false);
+        let campaign = Campaign {
+            source: &source,
+            runner,
+            shard: Shard::WHOLE,
+            cases: 200,
+            time: None,
+            jobs: 2,
+            batch: 7,
+            stop: &stop,
+        };
+        run_cases(&campaign, before, notes)
+    }
+
+    /// What two runs have to have in common.
+    fn essence(so_far: &SoFar) -> SoFar {
+        SoFar {
+            totals: Totals { busy: Duration::ZERO, ..so_far.totals },
+            done: so_far.done.clone(),
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_judged_is_not_done_and_done_by_the_run_that_goes_on() {
+        let mut notes = Notes { at_most: usize::MAX, ..Notes::default() };
+        let whole = run_all(&in_process, SoFar::default(), &mut notes);
+        let unwell = |scenario: &Scenario, on_event: &mut dyn FnMut(Event)| {
+            let first = scenario.steps.first().map(|step| step.op.clone());
+            match first {
+                Some(Op::Write { at }) if at.start().get() % 5 == 3 => {
+                    CaseOutcome::unknown(Reason::Api("away".to_owned()))
+                }
+                _ => in_process(scenario, on_event),
+            }
+        };
+        let mut notes = Notes { at_most: usize::MAX, ..Notes::default() };
+        let mut half = run_all(&unwell, SoFar::default(), &mut notes);
+        // LBAs 3, 8, .. 63 of cases 0..64, 64..128, 128..192 and 192..200.
+        assert_eq!((half.totals.unknown, half.totals.cases), (3 * 13 + 1, 160));
+        assert_eq!(half.done.count(), half.totals.cases);
+        assert!(!half.done.has(3) && half.done.has(4));
+        half.totals.forget_unjudged();
+        let again = run_all(&in_process, half, &mut notes);
+        assert_eq!(essence(&again), essence(&whole));
+    }
+
+    #[test]
+    fn failures_that_are_left_are_of_the_run_that_goes_on() {
+        let mut notes = Notes { at_most: usize::MAX, ..Notes::default() };
+        let whole = run_all(&in_process, SoFar::default(), &mut notes);
+        assert_eq!(whole.totals.failures, 3);
+        let mut notes = Notes { at_most: usize::MAX, takes: Some(1), ..Notes::default() };
+        let some = run_all(&in_process, SoFar::default(), &mut notes);
+        assert_eq!((some.totals.failures, notes.failed.len()), (1, 1));
+        assert_eq!(some.done.count(), some.totals.cases);
+        let mut notes = Notes { at_most: usize::MAX, ..Notes::default() };
+        let again = run_all(&in_process, some, &mut notes);
+        assert_eq!(notes.failed.len(), 2, "each once");
+        assert_eq!(essence(&again), essence(&whole));
     }
 }

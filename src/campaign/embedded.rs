@@ -293,9 +293,13 @@ mod tests {
     /// A program that stands in for this one: test binaries have no command line of ours.
     fn program(script: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("program");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).expect("executable");
+        let (text, path) = (dir.path().join("text"), dir.path().join("program"));
+        std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).expect("written");
+        std::fs::set_permissions(&text, PermissionsExt::from_mode(0o700)).expect("executable");
+        // Written by another process: a child that some other test is just starting has a copy of
+        // what this one holds open, and what is open for writing cannot be run.
+        let copied = Command::new("cp").args([&text, &path]).status().expect("cp runs");
+        assert!(copied.success());
         (dir, path)
     }
 

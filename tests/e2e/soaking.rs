@@ -267,3 +267,134 @@ fn a_soak_that_goes_on_on_an_array_deletes_what_the_killed_one_left_and_asks_for
     server.stop(Signal::TERM);
     home.assert_nothing_left();
 }
+
+/// A finished run of 64 cases; its folder.
+fn finished(home: &Home, flags: &[&str]) -> PathBuf {
+    let always = ["soak", "--cases", "64", "--seed", "1"];
+    home.run(&[&always[..], flags].concat(), None);
+    home.runs().pop().unwrap()
+}
+
+#[test]
+fn a_run_that_others_could_have_written_is_not_gone_on_with_and_no_command_is_taken_over() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = Home::new();
+    let marker = home.path().join("was-run");
+    let folder = finished(&home, &[]);
+    let facts = fs::read_to_string(folder.join("run.json")).unwrap();
+    let mut facts: Value = serde_json::from_str(&facts).unwrap();
+    let words = facts["arguments"].as_array_mut().unwrap();
+    words.extend(["--on-finding", &format!("touch {}", marker.display())].map(Value::from));
+    words.extend(["--plant", "bit63-dropped"].map(Value::from));
+    fs::write(folder.join("run.json"), facts.to_string()).unwrap();
+    let resume = ["soak", "--resume", "latest", "--cases", "900"];
+    for mode in [0o777, 0o770] {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+        let refused = home.run(&resume, None);
+        refused.assert_code(2);
+        assert!(refused.stderr.contains("others can write it"), "{refused}");
+    }
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    // The plant of its command line is not that of its checkpoint.
+    home.run(&resume, None).assert_code(2);
+    let checkpoint = fs::read_to_string(folder.join("checkpoint.json")).unwrap();
+    let with_plant =
+        checkpoint.replacen("\"stream\": {", "\"stream\": {\"plant\":\"bit63-dropped\",", 1);
+    assert_ne!(checkpoint, with_plant);
+    fs::write(folder.join("checkpoint.json"), with_plant).unwrap();
+    let resumed = home.run(&resume, None);
+    resumed.assert_code(1);
+    assert!(!marker.exists(), "{resumed}");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn latest_is_a_run_that_can_be_gone_on_with_however_often_one_is_killed() {
+    let home = Home::new();
+    finished(&home, &["--plant", "bit63-dropped"]);
+    for kill_ms in (0..140).step_by(7) {
+        let resume = ["soak", "--resume", "latest", "--cases", "100000", "--progress", "none"];
+        let run = home.start(&resume, None);
+        std::thread::sleep(Duration::from_millis(kill_ms));
+        run.signal(Signal::KILL);
+        let run = run.finish();
+        assert_eq!(run.code, None, "after {kill_ms} ms: {run}");
+        assert!(!run.stderr.contains("cannot"), "after {kill_ms} ms: {run}");
+    }
+    let refused = home.run(&["soak", "--resume", "latest", "--seed", "2"], None);
+    refused.assert_code(2);
+    let done =
+        checkpoint(&home, "lbaudit-runs/latest").unwrap()["so_far"]["totals"]["cases"].clone();
+    let more = (done.as_u64().unwrap() + 1).to_string();
+    home.run(&["soak", "--resume", "latest", "--cases", &more], None).assert_code(1);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn old_runs_that_are_not_this_tools_or_hold_an_unlisted_finding_stay() {
+    let home = Home::new();
+    let folder = finished(&home, &[]);
+    let root = folder.parent().unwrap();
+    let photos = root.join("photos-2024-0000000000000002");
+    let nobodys = root.join("20200101T000000Z-0000000000000003");
+    for folder in [&photos, &nobodys] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("a"), "b").unwrap();
+    }
+    // Killed over its first finding: no list knows of it.
+    fs::create_dir(folder.join("unfinished-1")).unwrap();
+    let prune = ["runs", "prune", "--keep", "0", "--yes"];
+    let pruned = home.run(&prune, None);
+    pruned.assert_code(0);
+    assert!(photos.exists() && nobodys.exists() && folder.exists(), "{pruned}");
+    fs::remove_dir(folder.join("unfinished-1")).unwrap();
+    home.run(&prune, None).assert_code(0);
+    assert!(photos.exists() && nobodys.exists() && !folder.exists());
+    assert!(!root.join("latest").is_symlink(), "or to a run that is there");
+    home.run(&["runs", "export", "tmp", "x.tgz"], None).assert_code(2);
+}
+
+#[test]
+fn who_is_asked_to_stop_ends_although_findings_wait_to_be_looked_into() {
+    let home = Home::new();
+    let run = home.start(&soak(&["--duration", "300s", "--jobs", "2"]), None);
+    until("a finding", PATIENCE, || {
+        let kept = checkpoint(&home, "lbaudit-runs/latest")?;
+        (!kept["findings"].as_array()?.is_empty()).then_some(())
+    });
+    run.signal(Signal::INT);
+    let asked = std::time::Instant::now();
+    let run = run.finish();
+    run.assert_code(130);
+    assert!(asked.elapsed() < Duration::from_secs(6), "{run}");
+    let kept = checkpoint(&home, "lbaudit-runs/latest").unwrap();
+    assert_eq!(kept["exit_code"], 130, "it ended by itself: {run}");
+    assert!(home.path().join("lbaudit-runs/latest/report.html").exists(), "{run}");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn shards_that_do_not_fit_or_were_cut_short_are_said() {
+    let home = Home::new();
+    home.run(&["soak", "--shard", "0/2", "--cases", "10"], None).assert_code(2);
+    let shard = |shard: &str, cases: &str| {
+        let flags = ["soak", "--seed", "1", "--shard", shard, "--cases", cases, "--run-dir", "s"];
+        home.run(&flags, None).assert_code(0);
+    };
+    shard("0/2", "400");
+    shard("1/2", "800");
+    let merged = home.run(&["runs", "merge", "s"], None);
+    merged.assert_code(3);
+    assert!(merged.stderr.contains("was asked for 800 cases"), "{merged}");
+    assert!(merged.stdout.contains("INCOMPLETE"), "{merged}");
+    // One that cannot be read keeps no other from being merged.
+    let broken = fs::read_dir(home.path().join("s")).unwrap().map(|entry| entry.unwrap().path());
+    let broken = broken.filter(|path| !path.is_symlink()).min().unwrap();
+    fs::write(broken.join("checkpoint.json"), "{").unwrap();
+    let merged = home.run(&["runs", "merge", "s"], None);
+    merged.assert_code(3);
+    assert!(merged.stderr.contains("checkpoint.json"), "{merged}");
+    let listed = home.run(&["runs", "list", "--run-dir", "s"], None);
+    assert!(listed.stdout.contains("cannot be read"), "{listed}");
+    home.assert_nothing_left();
+}

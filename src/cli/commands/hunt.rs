@@ -400,6 +400,12 @@ fn exit_of(totals: &Totals, stopped: Option<Exit>, full: bool) -> Exit {
 }
 
 impl Observer for Hunt<'_> {
+    /// Who was asked to stop looks into no further case, each of which takes time; but does not go
+    /// without telling that there is one.
+    fn leaves_failures(&self) -> bool {
+        self.context.stop.exit().is_some() && !self.kept.findings.is_empty()
+    }
+
     fn failure(&mut self, failure: Failed, so_far: &SoFar) -> ControlFlow<()> {
         let case = CaseName { seed: self.seed, case: failure.case }.to_string();
         if let Verdict::Unknown(reason) = &failure.outcome.verdict {
