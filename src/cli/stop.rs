@@ -82,7 +82,7 @@ impl Stop {
     fn state(&self) -> String {
         match &*self.shared.state.lock().unwrap_or_else(PoisonError::into_inner) {
             Some((since, state)) => format!("{state}  ({} s ago)", since.elapsed().as_secs()),
-            None => "this command says nothing of how far it is".to_owned(),
+            None => "this command says nothing of how far it is, or not yet".to_owned(),
         }
     }
     fn hear(&self, signal: i32) {
@@ -135,7 +135,7 @@ mod tests {
         let stop = Stop::default();
         stop.hear(SIGINT);
         assert_eq!(stop.exit(), Some(Exit::Interrupted));
-        assert_eq!(stop.state(), "this command says nothing of how far it is");
+        assert_eq!(stop.state(), "this command says nothing of how far it is, or not yet");
         stop.tell_state("7 cases".to_owned());
         assert_eq!(stop.state(), "7 cases  (0 s ago)");
     }

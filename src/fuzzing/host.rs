@@ -141,6 +141,14 @@ const PLANTS: [(&str, i64, &[u8]); 9] = [
     ("ntfs", 3, b"NTFS    "),
 ];
 
+/// Signatures that are believed only with what makes sense beside them: name, and bytes from the start.
+const WITH_SENSE: [(&str, &[(u64, &[u8])]); 4] = [
+    ("ext4", &[(1024, &[9]), (1028, &[9]), (1080, &[0x53, 0xef]), (1120, &[0x40])]),
+    ("ext3", &[(1024, &[9]), (1028, &[9]), (1080, &[0x53, 0xef]), (1116, &[0x04])]),
+    ("ext2", &[(1024, &[9]), (1028, &[9]), (1080, &[0x53, 0xef])]),
+    ("dos", &[(450, &[0x83]), (458, &[1]), (510, &[0x55, 0xaa])]),
+];
+
 /// A device made of a few bytes here and there, with or without a signature; and the same bytes
 /// as what `blkid` says.
 pub(super) fn signature(bytes: &[u8]) {
@@ -165,6 +173,13 @@ pub(super) fn signature(bytes: &[u8]) {
         (at + magic.len() as u64 <= size).then(|| patches.push((at, magic.to_vec())))?;
         Some(name)
     });
+    let others = patches.len();
+    let sensible = WITH_SENSE.get(others % 8).filter(|_| planted.is_none() && size >= 1536);
+    patches.extend(
+        sensible
+            .iter()
+            .flat_map(|(_, parts)| parts.iter().map(|(at, bytes)| (*at, bytes.to_vec()))),
+    );
     let read = |at: u64, buf: &mut [u8]| {
         buf.fill(0);
         assert!(at + buf.len() as u64 <= size, "a read past the end");
@@ -182,6 +197,9 @@ pub(super) fn signature(bytes: &[u8]) {
     check_found(&found, size);
     if let Some(name) = planted {
         assert!(found.iter().any(|found| found.name == name), "{name} is overlooked: {found:?}");
+    }
+    if let Some((name, _)) = sensible.filter(|_| others == 0) {
+        assert_eq!(found.first().map(|found| found.name.as_str()), Some(*name));
     }
     if patches.iter().all(|(_, part)| part.iter().all(|&byte| byte == 0)) {
         assert!(found.is_empty(), "zeros are nobody's: {found:?}");

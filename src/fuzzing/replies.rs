@@ -4,12 +4,13 @@
 //! which refuses them. Not covered: the HTTP around them.
 
 use crate::array::{SnapshotState, escape_text};
-use crate::campaign::utc::{compact, parse_rfc3339};
+use crate::campaign::utc::{compact, parse_moment, parse_rfc3339};
 use crate::lightbits::Token;
 use crate::lightbits::auth::peek_claims;
 use crate::lightbits::retry::{RETRY_AFTER_MAX, parse_retry_after};
 use crate::lightbits::wire::{
-    decode_snapshot, decode_snapshots, decode_volume, decode_volumes, error_text, is_json_object,
+    decode_done, decode_snapshot, decode_snapshots, decode_volume, decode_volumes, error_text,
+    is_api_error, is_json_object,
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -75,6 +76,15 @@ pub(super) fn error_body(body: &[u8]) {
         let fields = ["error", "message"].map(|name| tree[name].as_str());
         let own = words == whole || fields.contains(&Some(words.as_str()));
         assert!(own, "{words:?} is nobody's word");
+    }
+    if let (Ok(()), Ok(tree)) = (decode_done(body), serde_json::from_slice::<Value>(body)) {
+        let says_so = |name| tree.get(name).is_some();
+        assert!(!["error", "message", "code"].into_iter().any(says_so), "an error counts as done");
+    }
+    if is_api_error(body)
+        && let Ok(tree) = serde_json::from_slice::<Value>(body)
+    {
+        assert!(tree.get("error").or(tree.get("code")).is_some(), "{tree} is no error of the API");
     }
     assert_eq!(words.trim().is_empty(), whole.is_empty(), "words are lost or made up");
     let shown = escape_text(&words, SHOWN_MAX);
@@ -155,6 +165,7 @@ pub(super) fn http_date_retry_after(bytes: &[u8]) {
 /// A moment as the API spells it.
 pub(super) fn rfc3339(bytes: &[u8]) {
     let given = String::from_utf8_lossy(bytes);
+    check_moment(&given);
     let Some(moment) = parse_rfc3339(&given) else { return };
     let (whole, _) = given.split_once('.').unwrap_or((given.trim_end_matches('Z'), ""));
     let mut numbers = whole.split(['-', 'T', ':']).map(|part| part.parse::<u64>().ok());
@@ -166,4 +177,25 @@ pub(super) fn rfc3339(bytes: &[u8]) {
     let [year, month, day, hour, minute, second] = fields;
     let spelled = format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z");
     assert_eq!(compact(moment), spelled, "{given}");
+}
+
+/// The same moment however it is spelt: to the second as without a fraction, and the same an offset
+/// away.
+fn check_moment(given: &str) {
+    let Some(moment) = parse_moment(given) else { return };
+    let zone = given.trim_end_matches('Z').len().min(given.len());
+    match given.strip_suffix('Z') {
+        Some(local) if !local.contains('.') => {
+            assert_eq!(parse_rfc3339(given), Some(moment), "{given}");
+            let east = format!("{}+00:00", &given[..zone]);
+            assert_eq!(parse_moment(&east), Some(moment), "{east}");
+        }
+        Some(local) => {
+            let whole = local.split_once('.').map_or(local, |(whole, _)| whole);
+            let start = parse_moment(&format!("{whole}Z")).expect("without a fraction too");
+            let fraction = moment.duration_since(start).expect("it is later");
+            assert!(fraction < Duration::from_secs(1), "{given}");
+        }
+        None => assert!(given.contains(['+', '-']), "{given} has no zone"),
+    }
 }

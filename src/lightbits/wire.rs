@@ -276,7 +276,7 @@ fn no_list<T>(body: &[u8], name: &str) -> Result<Vec<T>, Wrong> {
 
 /// The answer to a call that has nothing to tell: an object or nothing at all. A proxy's page or an
 /// error that came with a success status says that it was *not* done.
-pub(super) fn decode_done(body: &[u8]) -> Result<(), String> {
+pub(crate) fn decode_done(body: &[u8]) -> Result<(), String> {
     if body.trim_ascii().is_empty() {
         return Ok(());
     }
@@ -294,7 +294,7 @@ pub(crate) fn is_json_object(body: &[u8]) -> bool {
 
 /// Whether `body` is an error as the API sends it (`lightbits-api.md` section 5): an object with
 /// `error`, or with `code` and `message`. A gateway's or firewall's JSON is not.
-pub(super) fn is_api_error(body: &[u8]) -> bool {
+pub(crate) fn is_api_error(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Shape {
         error: Option<String>,
