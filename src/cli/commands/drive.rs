@@ -246,7 +246,7 @@ fn begin(
 
 /// Flags that are given anew, because they are consent or secrets, or what would be done by them is more
 /// than testing: a command that is run, a file that is written, a server that is not proved.
-const ANEW: [&str; 9] = [
+const ANEW: [&str; 10] = [
     "--destroy",
     "--allow-signature",
     "--jwt",
@@ -255,6 +255,7 @@ const ANEW: [&str; 9] = [
     "--on-finding",
     "--metrics-file",
     "--junit",
+    "--html",
     "--resume",
 ];
 

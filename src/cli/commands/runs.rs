@@ -303,46 +303,45 @@ fn trend(root: &Path, context: &mut Context) -> Result<Exit, Failure> {
         context.ui.print(&format!("target {target}  profile {profile}{planted}"));
         let mut before = None;
         for row in rows {
-            let speed = speed(row);
-            let change = before.filter(|&before| before > 0.0).map_or_else(String::new, |before| {
-                format!("{:+.0} %", (speed.0 - before) * 100.0 / before)
-            });
-            context.ui.print(&format!("  {} {change:>7}{}", trend_line(row, speed), api(row)));
-            before = Some(speed.0);
+            context.ui.print(&trend_line(row, before));
+            before = speed(row).map_or(before, |(now, _)| Some(now));
         }
     }
     Ok(Exit::Passed)
 }
 
-/// The speed that is compared from run to run, and of what it is. In process it is that of the
-/// processor, whatever else the machine did; on anything else it is what one waits for.
+/// The speed that is compared from run to run, and of what it is, if it was measured. In process it is
+/// that of the processor, whatever else the machine did; on anything else it is what one waits for.
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-fn speed(row: &Row) -> (f64, &'static str) {
+fn speed(row: &Row) -> Option<(f64, &'static str)> {
     let Figures { ops_per_core_s, wall_ops_per_s, mib_per_s, .. } = row.figures;
     match (row.target.as_str(), wall_ops_per_s) {
-        ("simulator", Some(_)) => (ops_per_core_s as f64, "operations/s per core"),
-        (_, Some(per_s)) => (per_s, "operations/s"),
-        (_, None) => (mib_per_s.unwrap_or(0.0), "MiB/s copied"),
+        ("simulator", Some(_)) => Some((ops_per_core_s as f64, "operations/s per core")),
+        (_, Some(per_s)) => Some((per_s, "operations/s")),
+        (_, None) => mib_per_s.map(|speed| (speed, "MiB/s copied")),
     }
 }
 
-fn trend_line(row: &Row, (speed, of_what): (f64, &str)) -> String {
-    let Figures { name, cases, findings, over_report, .. } = &row.figures;
+/// A run in a trend; `before` is the speed of the one before.
+fn trend_line(row: &Row, before: Option<f64>) -> String {
+    let Figures { name, cases, findings, over_report, api_p50_ms, api_p99_ms, .. } = &row.figures;
     let what = if row.profile == "suite" { ["tests", "failed"] } else { ["cases", "findings"] };
     let [cases_are, findings_are] = what;
-    let factor = over_report.map_or_else(|| "-".to_owned(), |factor| format!("{factor:.3}"));
-    let decimals = usize::from(speed < 100.0);
-    format!(
-        "{name:<34} {cases:>9} {cases_are}  {findings:>3} {findings_are}  over-report {factor:>6}  \
-         {speed:>9.decimals$} {of_what}"
-    )
-}
-
-fn api(row: &Row) -> String {
-    match (row.figures.api_p50_ms, row.figures.api_p99_ms) {
-        (Some(p50), Some(p99)) => format!("  API p50 {p50:.1} ms p99 {p99:.1} ms"),
-        _ => String::new(),
+    let mut line = format!("  {name:<34} {cases:>9} {cases_are}  {findings:>3} {findings_are}");
+    if let Some(factor) = over_report {
+        line.push_str(&format!("  over-report {factor:.3}"));
     }
+    if let Some((speed, of_what)) = speed(row) {
+        let decimals = usize::from(speed < 100.0);
+        line.push_str(&format!("  {speed:>9.decimals$} {of_what}"));
+        if let Some(before) = before.filter(|&before| before > 0.0) {
+            line.push_str(&format!(" {:+.0} %", (speed - before) * 100.0 / before));
+        }
+    }
+    if let (Some(p50), Some(p99)) = (api_p50_ms, api_p99_ms) {
+        line.push_str(&format!("  API p50 {p50:.1} ms p99 {p99:.1} ms"));
+    }
+    line
 }
 
 fn load(folder: &Path) -> Result<RunRecord, Failure> {
@@ -444,5 +443,42 @@ fn end(run: &RunRecord, folder: &Path) -> CampaignEnd {
         // All else that ends so has other words before these.
         incomplete: kept.exit_code == Some(Exit::CouldNotTest.code()),
         folder: folder.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trend_shows_what_one_waits_for_where_one_waits() {
+        let row = |target: &str, profile: &str, wall, mib_per_s| Row {
+            figures: Figures {
+                name: "n".to_owned(),
+                cases: 3,
+                ops_per_core_s: 517,
+                wall_ops_per_s: wall,
+                api_p50_ms: wall.map(|_| 3.6),
+                api_p99_ms: wall.map(|_| 8.25),
+                mib_per_s,
+                findings: 0,
+                over_report: None,
+                exit_code: Some(0),
+            },
+            state: "ended".to_owned(),
+            target: target.to_owned(),
+            profile: profile.to_owned(),
+            planted: Vec::new(),
+            shard: None,
+            seconds: 1.0,
+        };
+        let array = trend_line(&row("lightbits", "live", Some(3.3), None), Some(66.0));
+        assert!(array.contains("3.3 operations/s -95 %  API p50 3.6 ms p99 8.2 ms"), "{array}");
+        let simulator = trend_line(&row("simulator", "default", Some(9.0), None), None);
+        assert!(simulator.contains("517 operations/s per core"), "{simulator}");
+        let suite = trend_line(&row("lightbits", "suite", None, Some(204.4)), Some(0.0));
+        assert!(suite.ends_with("204 MiB/s copied"), "{suite}");
+        let untimed = trend_line(&row("lightbits", "suite", None, None), None);
+        assert!(untimed.ends_with("3 tests    0 failed"), "{untimed}");
     }
 }
