@@ -277,7 +277,9 @@ impl<'h> Hunt<'h> {
             looks_like: near.as_ref().map(|near| near.name),
         };
         self.tell(&event);
-        if let Some(why) = self.publisher.found(&Versioned { v: 1, event: &event }) {
+        if let Some(why) =
+            self.publisher.found(&Versioned { v: 1, event: &event }, self.context.stop.flag())
+        {
             self.context.ui.say(&why);
         }
         if self.context.ui.form == Form::Text {
