@@ -9,6 +9,7 @@ mod campaign;
 mod campaign_junit;
 mod console;
 mod coverage;
+mod events;
 mod faults;
 mod finding;
 pub mod github;
@@ -29,6 +30,7 @@ pub use campaign::{
 pub use campaign_junit::{MAP, campaign_junit};
 pub use console::{Console, Style};
 pub use coverage::{Reached, coverage_lines};
+pub use events::{EventSpec, Field, Type, VERSION, events};
 pub use faults::{FaultFigures, FaultRow, fault_figures, fault_lines};
 pub use finding::{Again, finding_lines, step_lines};
 pub use jsonl::JsonLines;
