@@ -1,6 +1,7 @@
 //! The screen of a finding: what is wrong, what was expected and reported, the operations that
 //! matter, and how to see it again. Not covered: its files (`crate::campaign::finding`).
 
+use super::verdict::{plainly, so_many};
 use super::violation::violation_lines;
 use crate::campaign::finding::Finding;
 use crate::campaign::nearest::Nearest;
@@ -17,7 +18,7 @@ const STEPS_SHOWN: usize = 40;
 pub struct Again {
     /// What comes before the file.
     pub command: String,
-    /// What comes after it: each flag with a space before it.
+    /// What comes after it: each flag with a space before it, quoted for a shell where it must be.
     pub flags: String,
     /// Whether there is a script beside it for people with curl and dd.
     pub by_hand: bool,
@@ -47,16 +48,12 @@ pub fn finding_lines(
     if let Some(nearest) = nearest {
         lines.push(nearest_line(nearest));
     }
-    let folder = folder.display();
-    let Again { command, flags, by_hand } = again;
-    lines.push(format!("  again     {command} {folder}/repro.jsonl{flags}"));
-    lines.extend(by_hand.then(|| {
-        format!("  by hand   sh {folder}/repro.sh        (curl and dd only; asks before it writes)")
+    lines.push(format!("  again     {}", again.line(folder)));
+    let by_hand = again.by_hand_line(folder, &finding.scenario);
+    lines.extend(by_hand.map(|line| {
+        format!("  by hand   {line}        (curl and dd only; asks before it writes)")
     }));
-    // Regressions are replayed on the simulator.
-    if *again == Again::on_simulator() {
-        lines.push(format!("  keep      cp {folder}/repro.jsonl regressions/"));
-    }
+    lines.extend(again.keep_line(folder).map(|line| format!("  keep      {line}")));
     lines
 }
 
@@ -66,10 +63,10 @@ fn shrunk_line(finding: &Finding) -> String {
     let shrinking = &finding.shrinking;
     let cut = if shrinking.finished { "" } else { ", not to the end" };
     format!(
-        "shrunk {} -> {} operations ({} runs, {:.1}s{cut}), {flaky}reproduced {k}/{n}",
+        "shrunk {} -> {} ({}, {:.1}s{cut}), {flaky}reproduced {k}/{n}",
         finding.operations_before,
-        finding.operations(),
-        shrinking.runs,
+        so_many(finding.operations(), "operation", "operations"),
+        plainly(shrinking.runs, "run", "runs"),
         shrinking.took.as_secs_f64(),
     )
 }
