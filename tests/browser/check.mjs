@@ -98,7 +98,7 @@ async function look(report, mode) {
   }
   console.log(`  axe ${result.testEngine.version}: ${result.violations.length} violation(s)`);
   await page.evaluate(() => document.querySelectorAll('details').forEach((it) => { it.open = false; }));
-  const name = `${basename(dirname(resolve(report)))}-${basename(report, '.html')}-${mode.name}`;
+  const name = `${basename(dirname(dirname(resolve(report))))}-${basename(report, '.html')}-${mode.name}`;
   // A page of many findings is longer than any picture.
   const height = await page.evaluate(() => Math.min(document.documentElement.scrollHeight, 9000));
   await page.setViewportSize({ width: mode.width, height });

@@ -1,7 +1,7 @@
 //! Events of the self-test and of the lists, and of what happens step by step. Not covered: what a type
 //! means ([`super::Type`]).
 
-use super::{EXIT, EventSpec, SECONDS, event, flag, list, maybe, number, object, text};
+use super::{EXIT, EventSpec, SECONDS, any, event, flag, list, maybe, number, object, text};
 
 /// The self-test and the search.
 pub(super) const BENCH: [EventSpec; 10] = [
@@ -220,7 +220,10 @@ pub(super) const TRACES: [EventSpec; 16] = [
         "step",
         "events.jsonl of suite and findings",
         "a step begins",
-        &[number("index", "its place in the scenario, from 0"), object("op", "what happens")],
+        &[
+            number("index", "its place in the scenario, from 0"),
+            any("op", "what happens, as scenarios spell it: a text or an object"),
+        ],
     ),
     event(
         "wrote",
@@ -229,7 +232,7 @@ pub(super) const TRACES: [EventSpec; 16] = [
         &[
             text("role", "on which volume"),
             text("what", "wrote, zeroed, rewrote or discarded"),
-            object("at", "where"),
+            list("at", "where: the first LBA and how many"),
         ],
     ),
     event(
@@ -255,8 +258,8 @@ pub(super) const TRACES: [EventSpec; 16] = [
         &[
             maybe(text("snap", "in which snapshot; in the volume itself if absent")),
             text("role", "on which volume"),
-            object("at", "where"),
-            object("value", "what"),
+            list("at", "where: the first LBA and how many"),
+            any("value", "what"),
         ],
     ),
     event(
@@ -311,7 +314,7 @@ pub(super) const TRACES: [EventSpec; 16] = [
         "events.jsonl of suite and findings",
         "both devices were checksummed",
         &[
-            object("at", "where"),
+            list("at", "where: the first LBA and how many"),
             text("source", "SHA-256 of the source there"),
             text("target", "SHA-256 of the target there"),
         ],
@@ -326,7 +329,10 @@ pub(super) const TRACES: [EventSpec; 16] = [
         "skipped",
         "events.jsonl of suite and findings",
         "a step was not run",
-        &[object("op", "what it was"), text("why", "why not")],
+        &[
+            any("op", "what it was, as scenarios spell it: a text or an object"),
+            text("why", "why not"),
+        ],
     ),
     event(
         "note",

@@ -28,6 +28,8 @@ pub enum Type {
     List,
     /// An object.
     Object,
+    /// One or the other of these.
+    Any,
 }
 
 impl Type {
@@ -39,6 +41,7 @@ impl Type {
             Type::Flag => "flag",
             Type::List => "list",
             Type::Object => "object",
+            Type::Any => "any",
         }
     }
 }
@@ -105,6 +108,10 @@ const fn object(name: &'static str, meaning: &'static str) -> Field {
 
 const fn maybe(field: Field) -> Field {
     Field { optional: true, ..field }
+}
+
+const fn any(name: &'static str, meaning: &'static str) -> Field {
+    field(name, Type::Any, meaning)
 }
 
 const EXIT: Field = number("exit_code", "the exit code");

@@ -301,7 +301,7 @@ pub(super) const ARRAY: [EventSpec; 14] = [
             number("lba", "its first LBA"),
             text(
                 "bitmap",
-                "its 64 bits as 16 hexadecimal digits, the lowest LBA in the lowest bit",
+                "its 64 bits as 0x and 16 hexadecimal digits, the lowest LBA in the lowest bit",
             ),
             number("lbas", "LBAs set"),
         ],

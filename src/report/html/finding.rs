@@ -167,9 +167,11 @@ pub(super) fn commands(folder: &Path, again: &Again, scenario: &Scenario) -> Mar
             dt { "Run it again" }
             dd { pre { (clean(&again.line(folder))) } }
             @if let Some(line) = again.by_hand_line(folder, scenario) {
-                dt { "By hand, with curl and dd only; asks before it writes" }
+                dt {
+                    "By hand, with curl and dd only; asks before it writes"
+                    @if !line.contains(TOKEN) { ". " (TOKEN) " must hold a token; it names what else it lacks." }
+                }
                 dd { pre { (clean(&line)) } }
-                @if !line.contains(TOKEN) { dd class="soft" { (TOKEN) " must hold a token; what else is missing it says before it does anything." } }
             }
             @if let Some(line) = again.keep_line(folder) {
                 dt { "Keep it as a regression" }
