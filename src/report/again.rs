@@ -33,6 +33,8 @@ const TARGET_FLAGS: [(&str, bool); 19] = [
     ("--qsd", true),
 ];
 
+/// Variable of the endpoint, the first on a line by hand.
+pub(super) const ENDPOINT: &str = "LBAUDIT_ENDPOINT";
 /// Variable of the token, which stands in no report.
 pub(super) const TOKEN: &str = "LIGHTBITS_JWT";
 
@@ -68,7 +70,7 @@ impl Again {
         let mut set = |name: &str, value: &str| {
             line.push_str(&format!("{name}={} ", shell_word(value)));
         };
-        set("LBAUDIT_ENDPOINT", value("--endpoint").unwrap_or("https://HOST"));
+        set(ENDPOINT, value("--endpoint").unwrap_or("https://HOST"));
         value("--project")
             .filter(|name| *name != "default")
             .iter()
