@@ -102,6 +102,11 @@ impl LbaCount {
     pub const fn mib(mib: u64) -> LbaCount {
         LbaCount(mib * LBAS_PER_MIB)
     }
+    /// `1 LBA`, `7 LBAs`.
+    pub fn words(self) -> String {
+        let s = if self.0 == 1 { "" } else { "s" };
+        format!("{} LBA{s}", self.0)
+    }
     /// The number itself.
     pub const fn get(self) -> u64 {
         self.0

@@ -8,12 +8,13 @@
 //! Not covered: copying a diff; `lbaudit sync` does that.
 
 use super::inproc::InProcess;
-use crate::array::Array as _;
+use crate::array::{Array as _, escape_text};
 use crate::block::{Extent, Lba, LbaCount, LbaSet, Role, RunId};
 use crate::engine::foretold;
 use crate::model::Model;
 use crate::oracle::{Kind, Violation};
 use crate::scenario::{Label, Op, Scenario};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -40,10 +41,11 @@ pub fn script(scenario: &Scenario, violation: &Violation) -> String {
     text.push_str(HEAD);
     for (role, name) in [(Role::Target, "TARGET"), (Role::Neighbour, "NEIGHBOUR")] {
         if needs.roles.contains(&role) {
-            let _ = writeln!(text, ": \"${{{name}_UUID:?UUID of the {role} volume}}\"");
-            let _ = writeln!(text, ": \"${{{name}_DEVICE:?its block device}}\"");
+            let _ = writeln!(text, "need {name}_UUID 'UUID of the {role} volume'");
+            let _ = writeln!(text, "need {name}_DEVICE 'its block device'");
         }
     }
+    text.push_str(ASKED);
     if needs.blkdiscard {
         text.push_str("# dd cannot discard.\n");
         text.push_str("command -v blkdiscard >/dev/null || { echo 'this one needs blkdiscard (util-linux) as well' >&2; exit 2; }\n");
@@ -114,10 +116,22 @@ set -eu
 for program in curl dd awk sed tr cksum; do
   command -v "$program" >/dev/null || { echo "this needs $program" >&2; exit 2; }
 done
-: "${LBAUDIT_ENDPOINT:?https://HOST of the array}"
-: "${LIGHTBITS_JWT:?a token}"
-: "${SOURCE_UUID:?UUID of the source volume}"
-: "${SOURCE_DEVICE:?its block device}"
+missing=
+need() { # NAME WHAT
+  eval "[ -n \"\${$1:-}\" ]" || missing="$missing
+  $1  $2"
+}
+need LBAUDIT_ENDPOINT 'https://HOST of the array'
+need LIGHTBITS_JWT 'a token'
+need SOURCE_UUID 'UUID of the source volume'
+need SOURCE_DEVICE 'its block device'
+"#;
+
+/// What is missing is said at once, before anything is asked or done.
+const ASKED: &str = r#"[ -z "$missing" ] || {
+  printf 'this needs, each as NAME=VALUE in its environment:%s\n' "$missing" >&2
+  exit 2
+}
 PROJECT=${PROJECT:-default}
 # For example CURL_OPTIONS='--cacert FILE'; '--insecure' where the certificate names another host.
 CURL_OPTIONS=${CURL_OPTIONS:-}
@@ -156,14 +170,15 @@ available() {
 }
 gone() {
   n=0
-  until [ "$(api GET "snapshots/$1" --output /dev/null --write-out '%{http_code}')" = 404 ]; do
+  # That it is not found any more is what is waited for, not a fault to tell of.
+  until [ "$(api GET "snapshots/$1" --output /dev/null --write-out '%{http_code}' 2>/dev/null)" = 404 ]; do
     n=$((n + 1)); [ $n -lt 180 ] || { say "snapshot $1 is not gone after 180 s"; return 0; }
     sleep 1
   done
 }
 delete() { api DELETE "snapshots/$1" >/dev/null || unwell "deletion of $1"; [ "${2:-}" = nowait ] || gone "$1"; }
 settle() { for uuid in $taken; do
-  case $(api GET "snapshots/$uuid" | field state) in
+  case $(api GET "snapshots/$uuid" 2>/dev/null | field state) in
     Creating) available "$uuid" ;; Deleting) gone "$uuid" ;;
   esac
 done; }
@@ -247,6 +262,26 @@ verdict() {
 }
 
 "#;
+
+/// One word of a command line that people copy: as it is where that is harmless, else quoted. What
+/// could steer a terminal is written out, so that a name made of it can be read, though not copied.
+pub fn shell_word(text: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.into(),
+        false => quoted(&escape_text(text, usize::MAX)).into(),
+    }
+}
+
+/// The volumes whose UUIDs and devices the script of a scenario asks for.
+pub fn volumes_needed(scenario: &Scenario) -> BTreeSet<Role> {
+    let mut needs = Needs { roles: [Role::Source].into(), blkdiscard: false };
+    for step in &scenario.steps {
+        lines(Role::Source, &step.op, &mut needs);
+    }
+    needs.roles.remove(&Role::Clone);
+    needs.roles
+}
 
 /// A word for the shell, whatever it holds.
 fn quoted(text: &str) -> String {
@@ -429,7 +464,7 @@ mod tests {
             text.starts_with("#!/bin/sh\n# missed (data loss): it'swrong; $(reboot)\n"),
             "one comment line"
         );
-        assert!(text.contains("NEIGHBOUR_DEVICE:?") && !text.contains("${TARGET_DEVICE:?"));
+        assert!(text.contains("need NEIGHBOUR_DEVICE") && !text.contains("need TARGET_DEVICE"));
     }
 
     #[test]
@@ -442,6 +477,49 @@ mod tests {
         assert_eq!(output.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&output.stdout).contains("nothing was done"));
         assert_eq!(device, b"precious");
+    }
+
+    #[test]
+    fn all_that_is_missing_is_said_at_once() {
+        let script =
+            of(vec![Op::On { volume: Role::Neighbour, op: Box::new(Op::Write { at: at(0, 1) }) }]);
+        let mut shell = Command::new("sh");
+        for name in ["LBAUDIT_ENDPOINT", "LIGHTBITS_JWT", "SOURCE_UUID", "SOURCE_DEVICE"] {
+            shell.env_remove(name);
+        }
+        let output = shell
+            .args(["-c", &script])
+            .env("SOURCE_UUID", "x")
+            .env("NEIGHBOUR_DEVICE", "")
+            .stdin(Stdio::null())
+            .output()
+            .expect("there is a shell");
+        assert_eq!(output.status.code(), Some(2));
+        let said = String::from_utf8_lossy(&output.stderr);
+        let named: Vec<&str> =
+            said.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+        let missing = [
+            "LBAUDIT_ENDPOINT",
+            "LIGHTBITS_JWT",
+            "SOURCE_DEVICE",
+            "NEIGHBOUR_UUID",
+            "NEIGHBOUR_DEVICE",
+        ];
+        assert_eq!(named, missing, "{said}");
+    }
+
+    #[test]
+    fn a_word_for_the_shell_is_one_word_there_whatever_it_holds() {
+        for plain in ["lbaudit-runs/latest/finding-1/repro.sh", "--region=1GiB", "https://[::1]"] {
+            let quoted = plain.contains('[');
+            assert_eq!(shell_word(plain) == plain, !quoted, "{plain}");
+        }
+        for text in ["", "b h", "x\";touch y;#$(id)`id`", "it's", "~", "*", "a\\b", "ä", "-n"] {
+            let line = format!("printf '%s|' {}", shell_word(text));
+            let output = Command::new("sh").args(["-c", &line]).output().expect("a shell");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{text}|"), "{line}");
+        }
+        assert_eq!(shell_word("a\u{1b}[31m\nb"), "'a\\u{1b}[31m\\nb'");
     }
 
     /// Runs a script with these answers typed, and this script in place of curl. Answers what came
@@ -468,6 +546,7 @@ mod tests {
             .env("SOURCE_DEVICE", &device)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("there is a shell");
         shell.stdin.take().expect("piped").write_all(typed.as_bytes()).expect("it reads");
@@ -489,9 +568,11 @@ mod tests {
             let snapshot = r#"{"UUID":"11111111-2222-3333-4444-555555555555","state":"Available"}"#;
             let page = format!(r#"{{"ranges":[{ranges}],"nextOffsetLBA":"0"}}"#);
             let curl = format!(
-                "case $* in *diff*) echo '{page}' ;; *DELETE*) ;; *http_code*) printf 404 ;; *) echo '{snapshot}' ;; esac"
+                "case $* in *diff*) echo '{page}' ;; *DELETE*) ;; *http_code*) printf 404; echo 'curl: (22)' >&2; exit 22 ;; *) echo '{snapshot}' ;; esac"
             );
             let (output, _) = run(asks(), "bd382af936d1\n", &curl);
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(told, "", "its own polling is no news");
             (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
         };
         let (failed, text) = run(asks(), "bd382af936d1\n", "exit 22");

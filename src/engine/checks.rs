@@ -205,7 +205,8 @@ fn none_of(wrong: &LbaSet, kind: Kind, what: &str) -> Result<(), Halt> {
         return Ok(());
     }
     fail(Some(
-        Violation::new(kind, format!("{what}: {wrong} ({} LBAs)", wrong.count())).at(wrong.clone()),
+        Violation::new(kind, format!("{what}: {wrong} ({})", wrong.count().words()))
+            .at(wrong.clone()),
     ))
 }
 

@@ -35,7 +35,7 @@ pub fn judge_bounds(
     let leaked = leaked(&bounds.may, reported, policy);
     if !leaked.is_empty() {
         let sentence =
-            format!("{asked} reports {leaked} ({} LBAs) that nothing touched", leaked.count());
+            format!("{asked} reports {leaked} ({}) that nothing touched", leaked.count().words());
         let picture = picture(&leaked, &bounds.may, reported);
         found.push(Violation {
             picture,

@@ -3,6 +3,7 @@
 //! Times come in as values, so whole screens are golden-tested. Not covered: findings
 //! ([`super::finding_lines`]).
 
+use super::verdict::{plainly, so_many};
 use super::{ProgressKind, Reached, coverage_lines};
 use crate::campaign::check::Totals;
 use crate::oracle::Kind;
@@ -127,10 +128,10 @@ pub fn end_lines(end: &CampaignEnd) -> Vec<String> {
     let mut lines = vec![
         "─".repeat(70),
         format!(
-            "{} cases, {} operations, {} diffs judged in {}",
-            totals.cases,
-            totals.ops,
-            totals.diffs,
+            "{}, {}, {} judged in {}",
+            plainly(totals.cases, "case", "cases"),
+            plainly(totals.ops, "operation", "operations"),
+            plainly(totals.diffs, "diff", "diffs"),
             crate::suite::seconds(end.elapsed)
         ),
         format!(
@@ -140,25 +141,32 @@ pub fn end_lines(end: &CampaignEnd) -> Vec<String> {
         ),
     ];
     if totals.nothing_compared > 0 {
-        lines.push(format!("{} cases had nothing to compare", totals.nothing_compared));
+        let cases = plainly(totals.nothing_compared, "case", "cases");
+        lines.push(format!("{cases} had nothing to compare"));
     }
     lines.extend(end.problems.iter().map(|problem| format!("could not judge {problem}")));
     lines.extend(end.reached.as_ref().map(coverage_lines).unwrap_or_default());
-    for (number, (kind, operations, seen)) in (1..).zip(&end.findings) {
-        let cases = if *seen == 1 { "1 case".to_owned() } else { format!("{seen} cases") };
-        lines.push(format!("finding-{number}  {kind} with {operations} operations, in {cases}"));
+    let mut findings: Vec<_> = (1u32..).zip(&end.findings).collect();
+    findings.sort_by_key(|(_, (kind, _, _))| *kind);
+    for (number, (kind, operations, seen)) in findings {
+        let operations = so_many(*operations, "operation", "operations");
+        let cases = plainly(*seen, "case", "cases");
+        lines.push(format!("finding-{number}  {kind} with {operations}, in {cases}"));
     }
     lines.push(format!("digest {}", totals.digest));
     let cut = if end.interrupted { "INTERRUPTED | " } else { "" };
     let verdict = match (end.findings.len(), totals.failures) {
-        (0, 0) if totals.unknown > 0 => format!("{} CASES NOT JUDGED", totals.unknown),
+        (0, 0) if totals.unknown > 0 => {
+            format!("{} NOT JUDGED", plainly(totals.unknown, "CASE", "CASES"))
+        }
         (0, 0) if !end.kept => "COULD NOT BE KEPT".to_owned(),
         (0, 0) if totals.diffs == 0 => "NOTHING COMPARED".to_owned(),
         (0, 0) if end.incomplete => "INCOMPLETE, NO VIOLATION SO FAR".to_owned(),
         (0, 0) => "NO VIOLATION".to_owned(),
-        (0, failures) => format!("{failures} CASES WITH A VIOLATION, NOT LOOKED INTO"),
-        (1, _) => "1 FINDING".to_owned(),
-        (findings, _) => format!("{findings} FINDINGS"),
+        (0, failures) => {
+            format!("{} WITH A VIOLATION, NOT LOOKED INTO", plainly(failures, "CASE", "CASES"))
+        }
+        (findings, _) => so_many(findings, "FINDING", "FINDINGS"),
     };
     lines.push(format!("{cut}{verdict} | report {}", end.folder.display()));
     lines
@@ -285,6 +293,19 @@ mod tests {
         assert_eq!(last(&nothing), "INTERRUPTED | NOTHING COMPARED | report lbaudit-runs/x");
         let unknown = CampaignEnd { totals: Totals { unknown: 3, ..totals() }, ..end() };
         assert_eq!(last(&unknown), "3 CASES NOT JUDGED | report lbaudit-runs/x");
+    }
+
+    #[test]
+    fn one_is_no_plural_and_the_gravest_finding_comes_first() {
+        let one = Totals { cases: 1, ops: 1, diffs: 1, unknown: 1, ..Totals::default() };
+        let lines = end_lines(&CampaignEnd { totals: one, ..end() });
+        assert!(lines[1].starts_with("1 case, 1 operation, 1 diff judged in"), "{lines:?}");
+        assert!(lines.last().expect("a line").starts_with("1 CASE NOT JUDGED |"), "{lines:?}");
+        let findings = vec![(Kind::Leaked, 1, 1), (Kind::Missed, 2, 3)];
+        let lines = end_lines(&CampaignEnd { findings, ..end() });
+        let found: Vec<&String> = lines.iter().filter(|it| it.starts_with("finding-")).collect();
+        let grave = "finding-2  missed with 2 operations, in 3 cases";
+        assert_eq!(found, [grave, "finding-1  leaked with 1 operation, in 1 case"]);
     }
 
     #[test]

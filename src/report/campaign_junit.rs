@@ -5,7 +5,7 @@
 //! Not covered: suites (`super::junit`).
 
 use super::junit::clean;
-use super::verdict::{Colour, Standing, campaign_verdict};
+use super::verdict::{Colour, Standing, campaign_verdict, plainly};
 use super::violation::violation_lines;
 use crate::campaign::run_record::{Found, RunRecord};
 use quick_junit::{
@@ -72,8 +72,8 @@ fn finding(found: &Found, attached: &dyn Fn(&Path) -> Option<String>) -> TestCas
     let mut case = TestCase::new(clean(&name(found)), status);
     case.set_classname("lbaudit.campaign");
     let number = found.known.number;
-    let mut out =
-        format!("finding-{number}, in {} cases, first in {}", found.known.cases, found.record.case);
+    let cases = plainly(found.known.cases, "case", "cases");
+    let mut out = format!("finding-{number}, in {cases}, first in {}", found.record.case);
     if let Some(path) = attached(&found.folder.join(MAP)) {
         out.push_str(&format!("\n[[ATTACHMENT|{path}]]"));
     }
@@ -109,8 +109,9 @@ fn summary(run: &RunRecord, took: Duration) -> TestCase {
     case.set_time(took);
     let cut = standing.words().map(|words| format!("; {words}")).unwrap_or_default();
     case.set_system_out(clean(&format!(
-        "no violation in {right} of {} cases, {} diffs judged{cut}",
-        totals.cases, totals.diffs
+        "no violation in {right} of {}, {} judged{cut}",
+        plainly(totals.cases, "case", "cases"),
+        plainly(totals.diffs, "diff", "diffs")
     )));
     case
 }

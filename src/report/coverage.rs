@@ -2,6 +2,7 @@
 //!
 //! Not covered: counting (`crate::engine::Coverage`).
 
+use super::verdict::{plainly, so_many};
 use crate::engine::{Coverage, Goal, Group};
 
 /// Goals and groups never reached that are named; the rest are counted.
@@ -40,12 +41,14 @@ impl Reached {
 pub fn coverage_lines(reached: &Reached) -> Vec<String> {
     let Reached { cases, goals, missed, combinations: (some, all), lacking } = reached;
     let mut lines = vec![format!(
-        "coverage ({cases} cases looked at): {} of {goals} goals, {some} of {all} combinations",
+        "coverage ({} looked at): {} of {goals} goals, {some} of {all} combinations",
+        plainly(*cases, "case", "cases"),
         goals.saturating_sub(missed.len())
     )];
     lines.extend(missed.iter().take(SHOWN).map(|goal| format!("  never {goal}")));
     if missed.len() > SHOWN {
-        lines.push(format!("  and {} more goals", missed.len() - SHOWN));
+        let more = so_many(missed.len() - SHOWN, "more goal", "more goals");
+        lines.push(format!("  and {more}"));
     }
     let seldom = lacking.iter().take(SHOWN);
     lines.extend(
@@ -54,7 +57,9 @@ pub fn coverage_lines(reached: &Reached) -> Vec<String> {
         }),
     );
     if lacking.len() > SHOWN {
-        lines.push(format!("  and {} more groups that are not whole", lacking.len() - SHOWN));
+        let one = "more group that is not whole";
+        let more = so_many(lacking.len() - SHOWN, one, "more groups that are not whole");
+        lines.push(format!("  and {more}"));
     }
     lines
 }

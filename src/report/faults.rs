@@ -2,6 +2,7 @@
 //!
 //! Not covered: filling it (`crate::campaign::faults`).
 
+use super::verdict::{plainly, so_many};
 use crate::campaign::faults::{Bad, Grid, Row};
 use serde::Serialize;
 
@@ -120,10 +121,10 @@ pub fn fault_lines(grid: &Grid) -> Vec<String> {
         lines.push(format!("BAD {kind} never happened: the scenario has no call that can meet it"));
     }
     lines.push(format!(
-        "{} kinds · {} runs · panics {} · hangs {} · false passes {} · false violations {} · false \
+        "{} · {} · panics {} · hangs {} · false passes {} · false violations {} · false \
          doubts {} · unlisted snapshots {} · unclear messages {}",
-        figures.kinds,
-        figures.runs,
+        so_many(figures.kinds, "kind", "kinds"),
+        plainly(figures.runs, "run", "runs"),
         figures.panics,
         figures.hangs,
         figures.false_passes,

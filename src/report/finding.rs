@@ -1,6 +1,8 @@
 //! The screen of a finding: what is wrong, what was expected and reported, the operations that
 //! matter, and how to see it again. Not covered: its files (`crate::campaign::finding`).
 
+use super::again::{ENDPOINT, TOKEN};
+use super::verdict::{plainly, so_many};
 use super::violation::violation_lines;
 use crate::campaign::finding::Finding;
 use crate::campaign::nearest::Nearest;
@@ -17,7 +19,7 @@ const STEPS_SHOWN: usize = 40;
 pub struct Again {
     /// What comes before the file.
     pub command: String,
-    /// What comes after it: each flag with a space before it.
+    /// What comes after it: each flag with a space before it, quoted for a shell where it must be.
     pub flags: String,
     /// Whether there is a script beside it for people with curl and dd.
     pub by_hand: bool,
@@ -47,16 +49,17 @@ pub fn finding_lines(
     if let Some(nearest) = nearest {
         lines.push(nearest_line(nearest));
     }
-    let folder = folder.display();
-    let Again { command, flags, by_hand } = again;
-    lines.push(format!("  again     {command} {folder}/repro.jsonl{flags}"));
-    lines.extend(by_hand.then(|| {
-        format!("  by hand   sh {folder}/repro.sh        (curl and dd only; asks before it writes)")
+    lines.push(format!("  again     {}", again.line(folder)));
+    let by_hand = again.by_hand_line(folder, &finding.scenario);
+    lines.extend(by_hand.map(|line| {
+        // What it needs besides what stands before it.
+        let token = match line.starts_with(ENDPOINT) && !line.contains(TOKEN) {
+            true => format!(", the token in {TOKEN}"),
+            false => String::new(),
+        };
+        format!("  by hand   {line}        (curl and dd only{token}; asks before it writes)")
     }));
-    // Regressions are replayed on the simulator.
-    if *again == Again::on_simulator() {
-        lines.push(format!("  keep      cp {folder}/repro.jsonl regressions/"));
-    }
+    lines.extend(again.keep_line(folder).map(|line| format!("  keep      {line}")));
     lines
 }
 
@@ -66,10 +69,10 @@ fn shrunk_line(finding: &Finding) -> String {
     let shrinking = &finding.shrinking;
     let cut = if shrinking.finished { "" } else { ", not to the end" };
     format!(
-        "shrunk {} -> {} operations ({} runs, {:.1}s{cut}), {flaky}reproduced {k}/{n}",
+        "shrunk {} -> {} ({}, {:.1}s{cut}), {flaky}reproduced {k}/{n}",
         finding.operations_before,
-        finding.operations(),
-        shrinking.runs,
+        so_many(finding.operations(), "operation", "operations"),
+        plainly(shrinking.runs, "run", "runs"),
         shrinking.took.as_secs_f64(),
     )
 }
@@ -171,6 +174,22 @@ mod tests {
         let text = finding_lines(&finding(1), Some(&nearest), folder, &Again::on_simulator());
         let text = text.join("\n");
         assert_eq!(text, include_str!("golden/finding.txt").trim_end());
+    }
+
+    #[test]
+    fn on_an_array_the_line_by_hand_has_its_environment_and_names_the_token() {
+        let command = "lbaudit check --scenario".to_owned();
+        let flags = " --endpoint https://a --source-uuid 29".to_owned();
+        let again = Again { command, flags, by_hand: true };
+        let lines = finding_lines(&finding(1), None, Path::new("b h"), &again);
+        assert_eq!(
+            lines[lines.len() - 2..],
+            [
+                "  again     lbaudit check --scenario 'b h/repro.jsonl' --endpoint https://a --source-uuid 29",
+                "  by hand   LBAUDIT_ENDPOINT=https://a SOURCE_UUID=29 SOURCE_DEVICE=/dev/disk/by-id/nvme-uuid.29 \
+                 sh 'b h/repro.sh'        (curl and dd only, the token in LIGHTBITS_JWT; asks before it writes)",
+            ]
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! in a property. <https://docs.github.com/actions/reference/workflow-commands-for-github-actions>
 //! Not covered: where the summary goes (`crate::cli`).
 
-use super::verdict::{Colour, Standing, campaign_verdict};
+use super::verdict::{Colour, Standing, campaign_verdict, gravest_first, plainly, so_many};
 use crate::array::escape_text;
 use crate::campaign::run_record::RunRecord;
 use crate::campaign::suite_run::SuiteRun;
@@ -29,12 +29,13 @@ pub struct Trouble {
 
 /// What is wrong in a random run.
 pub fn campaign_troubles(run: &RunRecord) -> Vec<Trouble> {
-    let found = run.findings.iter().map(|found| {
+    let found = gravest_first(run).into_iter().map(|found| {
         let shown = found.record.shown();
         let (number, cases) = (found.known.number, found.known.cases);
         let title = format!("lbaudit finding-{number}: {} ({})", shown.kind, shown.kind.meaning());
-        let operations = found.known.operations;
-        let text = format!("{}; {operations} operations, in {cases} cases", shown.sentence);
+        let operations = so_many(found.known.operations, "operation", "operations");
+        let cases = plainly(cases, "case", "cases");
+        let text = format!("{}; {operations}, in {cases}", shown.sentence);
         Trouble { title, text }
     });
     let mut troubles: Vec<Trouble> = found.collect();
@@ -75,6 +76,7 @@ pub fn annotations(troubles: &[Trouble]) -> Vec<String> {
     let mut lines: Vec<String> = troubles.iter().take(ANNOTATIONS).map(line).collect();
     let more = troubles.len().saturating_sub(ANNOTATIONS);
     if more > 0 && lines.pop().is_some() {
+        // The last place is this line's own, so there are at least two.
         let text = format!("{} more are in the report", more + 1);
         lines.push(format!("::error title=lbaudit::{text}"));
     }
@@ -101,12 +103,12 @@ pub fn campaign_summary(run: &RunRecord) -> String {
     add(
         &mut text,
         &format!(
-            "target {} · seed {} · profile {} · {} cases · {} diffs judged · {} not judged\n\n",
+            "target {} · seed {} · profile {} · {} · {} judged · {} not judged\n\n",
             markdown(&started.target),
             started.seed,
             markdown(&started.profile),
-            totals.cases,
-            totals.diffs,
+            plainly(totals.cases, "case", "cases"),
+            plainly(totals.diffs, "diff", "diffs"),
             totals.unknown
         ),
     );
@@ -116,7 +118,7 @@ pub fn campaign_summary(run: &RunRecord) -> String {
             "| finding | kind | operations | cases | what is wrong |\n|---|---|---|---|---|\n",
         );
     }
-    for found in &run.findings {
+    for found in gravest_first(run) {
         let shown = found.record.shown();
         let row = format!(
             "| {} | {} ({}) | {} | {} | {} |\n",
@@ -145,9 +147,9 @@ pub fn suite_summary(run: &SuiteRun) -> String {
         _ => Colour::Unsure,
     };
     let mut text = format!(
-        "## {} {passed} of {} tests passed, {failed} failed, {errors} could not be judged\n\ntarget {} · {}\n\n",
+        "## {} {passed} of {} passed, {failed} failed, {errors} could not be judged\n\ntarget {} · {}\n\n",
         sign(colour),
-        run.started.tests,
+        so_many(run.started.tests, "test", "tests"),
         markdown(&run.started.target),
         markdown(&run.started.endpoint)
     );

@@ -1,16 +1,13 @@
 //! Machine-readable results: one object a line (`cli.md`, "Stable for scripts"). Fields are only
-//! ever added; a changed meaning raises `v`. Not covered: events of other commands, which print
-//! their own lines in the same form.
+//! ever added; a changed meaning raises `v`; all are in the table of [`super::events`]. Not covered:
+//! events of other commands, which print their own lines in the same form.
 
 use super::violation::violation_lines;
-use super::{Reporter, RunEnd, RunHeader};
+use super::{Reporter, RunEnd, RunHeader, VERSION};
 use crate::engine::Event;
 use crate::suite::{Outcome, SuiteSummary, TestResult};
 use serde::Serialize;
 use std::io::Write;
-
-/// Version of these lines.
-const VERSION: u32 = 1;
 
 /// Writes one line for each test and one for the run. A closed output ends the writing, not the run.
 pub struct JsonLines<'w> {

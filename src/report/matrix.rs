@@ -2,6 +2,7 @@
 //!
 //! Not covered: filling it (`crate::campaign::selftest_matrix`).
 
+use super::verdict::{plainly, so_many};
 use crate::campaign::second_judge::{Disagreement, SecondScore};
 use crate::campaign::selftest_matrix::{Matrix, MatrixRow, RandomScore};
 use crate::oracle::Kind;
@@ -220,10 +221,10 @@ fn sums(matrix: &Matrix) -> Vec<String> {
             "random checking finds {random} of {all} planted bugs · lower bounds alone miss {baseline} · the fixed 20 miss {fixed}"
         ),
         format!(
-            "honest target: {} cases, {} operations, {} false alarms",
-            honest.cases,
-            honest.ops,
-            honest.false_alarms.len() + honest.fixed.len()
+            "honest target: {}, {}, {}",
+            plainly(honest.cases, "case", "cases"),
+            plainly(honest.ops, "operation", "operations"),
+            so_many(honest.false_alarms.len() + honest.fixed.len(), "false alarm", "false alarms")
         ),
         format!(
             "coverage: {} of {} goals, {reached} of {combinations} combinations reached",

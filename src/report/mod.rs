@@ -9,6 +9,7 @@ mod campaign;
 mod campaign_junit;
 mod console;
 mod coverage;
+mod events;
 mod faults;
 mod finding;
 pub mod github;
@@ -23,12 +24,14 @@ mod spinner;
 pub mod verdict;
 mod violation;
 
+pub use again::command_line;
 pub use campaign::{
     CampaignEnd, CampaignHeader, StatusDisplay, end_lines, header_lines, rate, status_line,
 };
 pub use campaign_junit::{MAP, campaign_junit};
 pub use console::{Console, Style};
 pub use coverage::{Reached, coverage_lines};
+pub use events::{EventSpec, Field, Type, VERSION, events};
 pub use faults::{FaultFigures, FaultRow, fault_figures, fault_lines};
 pub use finding::{Again, finding_lines, step_lines};
 pub use jsonl::JsonLines;

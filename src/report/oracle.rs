@@ -2,6 +2,7 @@
 //!
 //! Not covered: filling it (`crate::campaign::oracle_table`).
 
+use super::verdict::so_many;
 use crate::campaign::oracle_table::CheckRow;
 
 /// Bugs that are named for a check; the rest are counted.
@@ -27,7 +28,10 @@ pub fn oracle_lines(table: &[CheckRow]) -> Vec<String> {
     }
     let idle = table.iter().filter(|row| row.is_idle()).count();
     lines.push(match idle {
-        0 => format!("{} checks, each kills a bug that no other kills", table.len()),
+        0 => {
+            let checks = so_many(table.len(), "check", "checks");
+            format!("{checks}, each kills a bug that no other kills")
+        }
         idle => format!("{idle} of {} checks kill nothing that others do not", table.len()),
     });
     lines
@@ -63,6 +67,6 @@ mod tests {
             ]
         );
         let last = oracle_lines(&table[..1]).pop();
-        assert_eq!(last.as_deref(), Some("1 checks, each kills a bug that no other kills"));
+        assert_eq!(last.as_deref(), Some("1 check, each kills a bug that no other kills"));
     }
 }

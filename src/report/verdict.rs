@@ -2,7 +2,7 @@
 //!
 //! Not covered: the last lines of the screen (`super::campaign`), exit codes (`crate::cli`).
 
-use crate::campaign::run_record::RunRecord;
+use crate::campaign::run_record::{Found, RunRecord};
 use crate::oracle::Kind;
 use std::collections::BTreeMap;
 
@@ -71,6 +71,25 @@ pub fn counted(count: u64, one: &str, many: &str) -> String {
     }
 }
 
+/// The same for screens and files, its digits together.
+pub fn plainly(count: impl Into<u64>, one: &str, many: &str) -> String {
+    let count = count.into();
+    let noun = if count == 1 { one } else { many };
+    format!("{count} {noun}")
+}
+
+/// The same for what is counted by its length.
+pub fn so_many(count: usize, one: &str, many: &str) -> String {
+    plainly(u64::try_from(count).unwrap_or(u64::MAX), one, many)
+}
+
+/// The findings of a run, the gravest first; of equal ones the one that was found first.
+pub fn gravest_first(run: &RunRecord) -> Vec<&Found> {
+    let mut findings: Vec<&Found> = run.findings.iter().collect();
+    findings.sort_by_key(|found| (found.record.shown().kind, found.known.number));
+    findings
+}
+
 /// A number with its thousands apart.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -137,6 +156,8 @@ mod tests {
         assert_eq!(grouped(1_234_567), "1\u{202f}234\u{202f}567");
         assert_eq!(counted(1, "case", "cases"), "1 case");
         assert_eq!(counted(0, "case", "cases"), "0 cases");
+        assert_eq!(plainly(1u64, "case", "cases"), "1 case");
+        assert_eq!(so_many(1_234, "case", "cases"), "1234 cases");
     }
 
     #[test]

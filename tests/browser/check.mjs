@@ -65,9 +65,26 @@ async function look(report, mode) {
       .filter((name) => name.startsWith('on')).length,
     wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     findings: document.querySelectorAll('article.finding').length,
-    maps: document.querySelectorAll('.map svg').length,
+    maps: document.querySelectorAll('.map').length,
+    // Each map shows one of its two folds, whole and inside its box.
+    badMaps: [...document.querySelectorAll('.map')].filter((map) => {
+      const shown = [...map.querySelectorAll('svg')].filter((svg) => svg.getClientRects().length > 0);
+      const box = map.getBoundingClientRect();
+      return shown.length !== 1 || shown.some((svg) => {
+        const is = svg.getBoundingClientRect();
+        return is.left < box.left || is.right > box.right || is.bottom > box.bottom;
+      });
+    }).length,
+    // A link that leads nowhere.
+    lost: [...document.querySelectorAll('a[href^="#"]')]
+      .map((link) => link.getAttribute('href').slice(1))
+      .filter((id) => !document.getElementById(id)),
+    index: document.querySelectorAll('nav.index a').length,
   }));
   console.log(`  ${facts.findings} finding(s), ${facts.maps} map(s)`);
+  if (facts.badMaps > 0) complain(where, `${facts.badMaps} map(s) are cut off or not shown once`);
+  facts.lost.forEach((id) => complain(where, `there is no #${id}`));
+  if (facts.findings > 0 && facts.index === 0) complain(where, 'there is no index of findings');
   if (facts.scripts > 0 || facts.inline > 0) complain(where, 'there is a script in it');
   if (facts.wide > 0 && mode.media !== 'print') complain(where, `${facts.wide} px too wide`);
 
@@ -81,7 +98,7 @@ async function look(report, mode) {
   }
   console.log(`  axe ${result.testEngine.version}: ${result.violations.length} violation(s)`);
   await page.evaluate(() => document.querySelectorAll('details').forEach((it) => { it.open = false; }));
-  const name = `${basename(dirname(resolve(report)))}-${basename(report, '.html')}-${mode.name}`;
+  const name = `${basename(dirname(dirname(resolve(report))))}-${basename(report, '.html')}-${mode.name}`;
   // A page of many findings is longer than any picture.
   const height = await page.evaluate(() => Math.min(document.documentElement.scrollHeight, 9000));
   await page.setViewportSize({ width: mode.width, height });

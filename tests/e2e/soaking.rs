@@ -398,3 +398,90 @@ fn shards_that_do_not_fit_or_were_cut_short_are_said() {
     assert!(listed.stdout.contains("cannot be read"), "{listed}");
     home.assert_nothing_left();
 }
+
+/// The type of a field, as `list events` names it.
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "flag",
+        Value::Number(_) => "number",
+        Value::String(_) => "text",
+        Value::Array(_) => "list",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Why a line is not what an entry of the table says, if it is not.
+fn differs(spec: &Value, line: &Value) -> Option<String> {
+    let fields = spec["fields"].as_array().unwrap();
+    for field in fields {
+        let (name, value) =
+            (field["name"].as_str().unwrap(), &line[field["name"].as_str().unwrap()]);
+        let missing = value.is_null();
+        let fits = [type_of(value), "any"].contains(&field["type"].as_str().unwrap());
+        if (missing && field["optional"] != true) || (!missing && !fits) {
+            return Some(format!("{name} is {}", type_of(value)));
+        }
+    }
+    let known = |name: &str| {
+        ["v", "event"].contains(&name) || fields.iter().any(|field| field["name"] == name)
+    };
+    // The facts for the second judge have fields of their own.
+    let open = line["event"] == "record";
+    let stranger = line.as_object().unwrap().keys().find(|name| !known(name) && !open);
+    stranger.map(|name| format!("{name} is not in the table"))
+}
+
+#[test]
+fn every_line_for_scripts_is_what_the_list_of_events_says() {
+    use std::collections::BTreeSet;
+    let home = Home::new();
+    let table = home.run(&["list", "events", "--output", "jsonl"], None).json();
+    let plant = ["--plant", "discard-untracked", "--seed", "1"];
+    let check = |first: &str, more: &[&str]| [&[first][..], &plant, more].concat().join(" ");
+    let mut lines = Vec::new();
+    for (words, code) in [
+        ("suite --in-process --test no_change_diff --test full_scan_accuracy".to_owned(), 0),
+        (check("check", &[]), 1),
+        ("replay lbaudit-runs/latest/finding-1/repro.jsonl".to_owned(), 1),
+        ("replay --judge lbaudit-runs/latest/finding-1/events.jsonl".to_owned(), 1),
+        (check("soak", &["--cases", "60", "--profile", "torn-cut", "--shard", "0/2"]), -1),
+        ("runs list".to_owned(), 0),
+        ("runs show latest".to_owned(), -1),
+        ("runs prune --keep 0".to_owned(), 0),
+        ("report".to_owned(), 0),
+        ("doctor".to_owned(), -1),
+        ("explore --depth 2".to_owned(), -1),
+        ("clean".to_owned(), -1),
+    ]
+    .into_iter()
+    .chain(
+        ["tests", "bugs", "ops", "checks", "profiles", "faults", "guards", "events"]
+            .map(|what| (format!("list {what}"), 0)),
+    ) {
+        let line = format!("{words} --output jsonl");
+        let run = home.run(&line.split(' ').collect::<Vec<_>>(), None);
+        if code >= 0 {
+            run.assert_code(code);
+        }
+        lines.extend(run.json().into_iter().map(|json| (words.clone(), json)));
+    }
+    for folder in home.runs() {
+        for at in ["events.jsonl", "finding-1/events.jsonl"] {
+            let text = fs::read_to_string(folder.join(at)).unwrap_or_default();
+            lines.extend(text.lines().map(|it| (at.to_owned(), serde_json::from_str(it).unwrap())));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for (from, line) in &lines {
+        let name = line["event"].as_str().unwrap();
+        let specs: Vec<&Value> = table.iter().filter(|spec| spec["name"] == name).collect();
+        let why: Vec<String> = specs.iter().filter_map(|spec| differs(spec, line)).collect();
+        assert!(why.len() < specs.len(), "{from}: {line}\n{why:?}");
+        seen.insert(name);
+    }
+    for name in ["run_started", "finding", "run_finished", "progress", "test_finished", "record"] {
+        assert!(seen.contains(name), "{seen:?}");
+    }
+    assert!(seen.len() > 25, "{seen:?}");
+}

@@ -7,6 +7,7 @@ use super::drive::drive;
 use super::suite::{begun_folder, clean_command};
 use crate::array::{Array, BlockDevice, Pace, PacedDevice, RealClock, Waiting};
 use crate::block::{BitmapOrder, BlockSize, Extent, Lba, LbaCount, Policy, Role, RunId};
+use crate::campaign::by_hand::shell_word;
 use crate::campaign::case::CaseOutcome;
 use crate::campaign::check::Runner;
 use crate::campaign::cleanup::{Runs, delete, leftovers_of_run};
@@ -19,7 +20,7 @@ use crate::campaign::replay::load;
 use crate::campaign::store::run_of_folder;
 use crate::campaign::target_audit::TargetAudit;
 use crate::cli::campaign_args::CampaignArgs;
-use crate::cli::config::{ConfigError, Connection, Size, Volumes};
+use crate::cli::config::{ConfigError, Connection, Size, Token, Volumes};
 use crate::cli::connect::{INSECURE, connect};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -345,7 +346,7 @@ fn again_flags(job: &Job<'_>, connection: &Connection, wanted: &Volumes, at: Ext
     let mut flags = String::new();
     let mut add = |flag: &str, value: &dyn std::fmt::Display| {
         // Writing to a String cannot fail.
-        let _ = write!(flags, " {flag} {value}");
+        let _ = write!(flags, " {flag} {}", shell_word(&value.to_string()));
     };
     connection.endpoints.iter().for_each(|endpoint| add("--endpoint", endpoint));
     if connection.project != "default" {
@@ -354,6 +355,12 @@ fn again_flags(job: &Job<'_>, connection: &Connection, wanted: &Volumes, at: Ext
     connection.tls.pins.iter().for_each(|pin| add("--pin-sha256", pin));
     if let Some(path) = &connection.tls.ca_file {
         add("--ca-file", &path.display());
+    }
+    if let Token::File(path) = &connection.token {
+        add("--jwt-file", &path.display());
+    }
+    if let Some(policy) = job.args.policy {
+        add("--policy", &policy);
     }
     for (uuid, device, (uuid_flag, device_flag)) in [
         (wanted.source, &wanted.source_device, ("--source-uuid", "--source-device")),

@@ -4,6 +4,7 @@
 use super::check::{Dear, Ground, Job, Mode};
 use super::drive::drive;
 use crate::block::{BlockSize, LbaCount, Policy, RunId};
+use crate::campaign::by_hand::shell_word;
 use crate::campaign::case::CaseOutcome;
 use crate::campaign::qemu_cases::QemuBench;
 use crate::cli::Context;
@@ -78,7 +79,8 @@ pub(super) fn run(args: &CampaignArgs, mode: Mode, context: &mut Context) -> Res
     if !untestable.is_empty() {
         notes.push(format!("not testable here: {}", untestable.join(", ")));
     }
-    let qsd = args.qsd.as_ref().map(|qsd| format!(" --qsd {}", qsd.display()));
+    let qsd =
+        args.qsd.as_ref().map(|qsd| format!(" --qsd {}", shell_word(&qsd.display().to_string())));
     let flags = format!(" --backend {}{}", name(args.backend), qsd.unwrap_or_default());
     let again = Again { command: "lbaudit replay".to_owned(), flags, by_hand: false };
     let ground = Ground {

@@ -10,6 +10,7 @@ use crate::cli::select::nearest_of;
 use crate::device::GUARDS;
 use crate::engine::PROFILES;
 use crate::oracle::Kind;
+use crate::report::{EventSpec, events};
 use crate::suite::SUITE;
 use clap::Args;
 
@@ -17,7 +18,7 @@ use clap::Args;
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
     /// Any name that `lbaudit list` prints: a test, a planted bug, a kind of violation, a guard, an
-    /// operation, a profile or a fault.
+    /// operation, a profile, a fault or an event of --output jsonl.
     pub name: String,
 }
 
@@ -37,12 +38,13 @@ pub fn explain(args: &ExplainArgs, context: &mut Context) -> Result<Exit, Failur
             .chain(KINDS.map(Kind::name))
             .chain(GUARDS.iter().map(|guard| guard.name))
             .chain(OPS.iter().map(|(name, _, _)| *name))
-            .chain(PROFILES.iter().map(|profile| profile.name));
+            .chain(PROFILES.iter().map(|profile| profile.name))
+            .chain(events().map(|spec| spec.name));
         let near = nearest_of(wanted, names);
         let hint = near.map(|near| format!(", did you mean `{near}`")).unwrap_or_default();
         return Err(Failure::usage(format!(
             "nothing is called `{}`{hint}; see `lbaudit list \
-             tests|bugs|checks|guards|ops|profiles|faults`",
+             tests|bugs|checks|guards|ops|profiles|faults|events`",
             args.name
         )));
     }
@@ -58,7 +60,8 @@ pub fn explain(args: &ExplainArgs, context: &mut Context) -> Result<Exit, Failur
 /// What the name means, a block of lines for each kind of thing that is called so.
 fn explanations(name: &str) -> Vec<Vec<String>> {
     let kinds = [of_test, of_bug, of_kind, of_guard, of_op, of_profile, of_fault];
-    kinds.into_iter().filter_map(|explained| explained(name)).collect()
+    let events = events().filter(|spec| spec.name == name).map(EventSpec::lines);
+    kinds.into_iter().filter_map(|explained| explained(name)).chain(events).collect()
 }
 
 fn of_test(name: &str) -> Option<Vec<String>> {
@@ -214,6 +217,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_event_is_explained_for_each_command_that_prints_it_with_its_fields() {
+        let meanings = explanations("run_finished");
+        let heads: Vec<&str> = meanings.iter().map(|lines| lines[0].as_str()).collect();
+        let of = ["check, soak", "runs merge", "suite", "replay FOLDER"];
+        assert_eq!(heads, of.map(|of| format!("event run_finished of {of} (v 1)")));
+        assert!(meanings.concat().iter().any(|line| line.starts_with("  digest  ")));
+        assert!(explanations("replayed")[0].len() > 5);
     }
 
     #[test]

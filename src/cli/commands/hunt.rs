@@ -291,7 +291,8 @@ impl<'h> Hunt<'h> {
         // A run that is killed now goes on with what it found: before anybody else is told, who may
         // take his time.
         self.checkpoint(so_far);
-        if let Some(why) = self.publisher.found(&Versioned { v: 1, event: &event }) {
+        let stop = self.context.stop.shared_flag();
+        if let Some(why) = self.publisher.found(&Versioned { v: 1, event: &event }, &stop) {
             self.context.ui.say(&why);
         }
         Ok(())

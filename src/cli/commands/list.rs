@@ -9,6 +9,7 @@ use crate::cli::failure::Failure;
 use crate::device::GUARDS;
 use crate::engine::PROFILES;
 use crate::oracle::Kind;
+use crate::report::events;
 use crate::sim::hostile::ApiFault;
 use crate::sim::{Bug, SimFault};
 use crate::suite::SUITE;
@@ -43,6 +44,8 @@ pub enum What {
     Faults,
     /// The guards that a device passes before anything is written to it.
     Guards,
+    /// The events of `--output jsonl` and `events.jsonl`, and their fields.
+    Events,
 }
 
 /// A planted bug of either side, as `list bugs` shows it.
@@ -304,6 +307,12 @@ pub fn list(args: &ListArgs, context: &mut Context) -> Result<Exit, Failure> {
             for fault in faults() {
                 let text = format!("{:<23}{}", fault.name, fault.about);
                 show(context, "fault", fault, &text);
+            }
+        }
+        What::Events => {
+            for spec in events() {
+                let text = format!("{:<23}{:<40}{}", spec.name, spec.of, spec.meaning);
+                show(context, "event", spec, &text);
             }
         }
     }

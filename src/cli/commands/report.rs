@@ -21,6 +21,7 @@ use crate::report::MAP;
 use crate::report::campaign_junit;
 use crate::report::html::{CampaignPage, Shown, campaign_page, suite_page};
 use crate::report::map::{map_of, map_png};
+use crate::report::verdict::gravest_first;
 use clap::Args;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -96,7 +97,7 @@ pub fn write_report(folder: &Path) -> Result<Written, Failure> {
 }
 
 fn write_campaign(folder: &Path, run: &RunRecord) -> Result<Written, Failure> {
-    let drawn = run.findings.iter().take(CampaignPage::DRAWN);
+    let drawn = gravest_first(run).into_iter().take(CampaignPage::DRAWN);
     let shown = drawn.map(show).collect::<Result<Vec<Shown>, Failure>>()?;
     let figures = folder.parent().map(|root| trend(root, run)).unwrap_or_default();
     let spelt = spelt(folder);

@@ -17,7 +17,7 @@ use crate::cli::args::{Form, OutputArgs};
 use crate::cli::config::{Seconds, Size};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
-use crate::report::{CampaignEnd, Reached, end_lines};
+use crate::report::{CampaignEnd, Reached, command_line, end_lines};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -358,11 +358,12 @@ fn show(folder: &Path, context: &mut Context) -> Result<Exit, Failure> {
     let run = load(folder)?;
     if context.ui.form == Form::Jsonl {
         context.ui.event(&run.started);
-        context.ui.event(&Shown { event: "checkpoint", checkpoint: &run.checkpoint });
+        // It has a version of its own.
+        context.ui.json(&Shown { event: "checkpoint", checkpoint: &run.checkpoint });
         return Ok(Exit::Passed);
     }
     let started = &run.started;
-    context.ui.print(&format!("lbaudit {}", started.arguments.join(" ")));
+    context.ui.print(&command_line(&started.arguments));
     context.ui.print(&format!(
         "version {}  seed {}  target {}  profile {}",
         started.version, started.seed, started.target, started.profile
@@ -396,7 +397,7 @@ fn show_suite(suite: &SuiteRun, context: &mut Context) -> Exit {
         return Exit::Passed;
     }
     let started = &suite.started;
-    context.ui.print(&format!("lbaudit {}", started.arguments.join(" ")));
+    context.ui.print(&command_line(&started.arguments));
     context.ui.print(&format!(
         "version {}  target {}  policy {}  endpoint {}",
         started.version, started.target, started.policy, started.endpoint

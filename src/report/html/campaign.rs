@@ -2,19 +2,23 @@
 //! (`super::suite`).
 
 use super::{Head, clean, figures, finding, page};
+use crate::array::escape_text;
 use crate::campaign::retold::Retold;
 use crate::campaign::run_files::Started;
 use crate::campaign::run_record::{Found, RunRecord};
 use crate::campaign::trend::Figures;
 use crate::report::Reached;
+use crate::report::again::command_line;
 use crate::report::finding::Again;
 use crate::report::map::LbaMap;
-use crate::report::verdict::{Standing, campaign_verdict, counted, grouped};
+use crate::report::verdict::{Standing, campaign_verdict, counted, gravest_first, grouped};
 use maud::{Markup, html};
 use std::path::Path;
 
 /// Findings that are drawn; more of them are listed.
 const DRAWN: usize = 20;
+/// Letters of a finding's sentence in the index.
+const SENTENCE: usize = 140;
 
 /// A finding with what its folder tells besides.
 #[derive(Clone, Debug)]
@@ -31,7 +35,7 @@ pub struct CampaignPage<'p> {
     pub run: &'p RunRecord,
     /// Whether it still goes on.
     pub alive: bool,
-    /// Its findings, in its order; as many as are to be drawn.
+    /// Its findings, the gravest first; as many as are to be drawn.
     pub shown: &'p [Shown],
     /// Earlier runs and this one.
     pub trend: &'p [Figures],
@@ -75,6 +79,7 @@ pub fn campaign_page(of: &CampaignPage<'_>) -> String {
         sentence: &verdict.sentence,
         alerts: alerts(run, standing),
         facts: facts(run, standing),
+        index: index(of),
     };
     let name = of.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     page(
@@ -149,14 +154,42 @@ fn facts(run: &RunRecord, standing: Standing) -> Vec<(&'static str, String)> {
     facts
 }
 
+/// The findings, each a link to where it is told in full.
+fn index(of: &CampaignPage<'_>) -> Markup {
+    let findings = gravest_first(of.run);
+    let shown = of.shown.len().min(DRAWN);
+    let rest = findings.len().saturating_sub(shown);
+    html! {
+        @if !findings.is_empty() {
+            nav class="index" aria-label="Findings, the gravest first" {
+                ul {
+                    @for found in findings.into_iter().take(shown) {
+                        @let (number, violation) = (found.known.number, found.record.shown());
+                        li {
+                            a href={ "#finding-" (number) } {
+                                "Finding " (number) ": " (violation.kind) " (" (violation.kind.meaning()) ")"
+                            }
+                            " " (escape_text(&violation.sentence, SENTENCE))
+                        }
+                    }
+                    @if rest > 0 {
+                        li { a href="#further" { (counted(rest as u64, "further finding", "further findings")) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn findings(of: &CampaignPage<'_>) -> Markup {
     let run = of.run;
-    let drawn: Vec<(&Found, &Shown)> = run.findings.iter().zip(of.shown).take(DRAWN).collect();
-    let rest = run.findings.get(drawn.len()..).unwrap_or_default();
+    let all = gravest_first(run);
+    let drawn: Vec<(&Found, &Shown)> = all.iter().copied().zip(of.shown).take(DRAWN).collect();
+    let rest = all.get(drawn.len()..).unwrap_or_default();
     html! {
         @if run.findings.is_empty() { p { "No case showed a violation that was looked into." } }
         @if run.findings.len() > 1 {
-            p { "A finding stands for all cases of one cause: the same kind of violation with the same kinds of operations left after shrinking." }
+            p { "A finding stands for all cases of one cause: the same kind of violation with the same kinds of operations left after shrinking. The gravest come first." }
         }
         @for (found, shown) in drawn {
             @let folder = of.folder.join(format!("finding-{}", found.known.number));
@@ -184,7 +217,7 @@ fn about(run: &RunRecord) -> Markup {
             @for note in &started.notes { li { (clean(note)) } }
         }
         h3 { "Command line" }
-        pre { "lbaudit " (clean(&started.arguments.join(" "))) }
+        pre { (clean(&command_line(&started.arguments))) }
         h3 { "Digest" }
         p { code { (run.checkpoint.so_far.totals.digest) } }
         p class="soft" { "Equal for every run of the same cases on the same target, whatever the order, the number of threads and the parts." }

@@ -148,6 +148,12 @@ pub(super) fn trend(figures: &[Figures]) -> Markup {
     }
     let series = |get: &dyn Fn(&Figures) -> f64| figures.iter().map(get).collect::<Vec<f64>>();
     let last = figures.len() - 1;
+    let has_api = figures.iter().any(|run| run.api_p50_ms.is_some());
+    let or_none = |value: Option<f64>, unit: &str| {
+        let decimals = usize::from(value.is_some_and(|value| value < 100.0));
+        value.map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}{unit}"))
+    };
+    let (speed, ms) = (|value| or_none(value, ""), |value| or_none(value, " ms"));
     scrolled(
         "Trend, scrolls sideways",
         &html! {
@@ -155,7 +161,9 @@ pub(super) fn trend(figures: &[Figures]) -> Markup {
                 caption { "Runs of the same target, profile and planted bugs in this folder of runs, oldest first; the last one is this run" }
                 thead { tr {
                     th scope="col" { "Run" } th scope="col" class="n" { "Cases" }
-                    th scope="col" class="n" { "Operations/s per core" } th scope="col" class="n" { "Findings" }
+                    th scope="col" class="n" { "Operations/s per core" } th scope="col" class="n" { "Operations/s" }
+                    @if has_api { th scope="col" class="n" { "API p50" } th scope="col" class="n" { "API p99" } }
+                    th scope="col" class="n" { "Findings" }
                     th scope="col" class="n" { "Over-report" } th scope="col" class="n" { "Exit" }
                 } }
                 tbody {
@@ -164,6 +172,8 @@ pub(super) fn trend(figures: &[Figures]) -> Markup {
                             th scope="row" class="nowrap" { (clean(&run.name)) @if place == last { " (this run)" } }
                             td class="n" { (grouped(run.cases)) }
                             td class="n" { (grouped(run.ops_per_core_s)) }
+                            td class="n" { (speed(run.wall_ops_per_s)) }
+                            @if has_api { td class="n" { (ms(run.api_p50_ms)) } td class="n" { (ms(run.api_p99_ms)) } }
                             td class="n" { (run.findings) }
                             td class="n" { @match run.over_report { Some(factor) => (format!("{factor:.2}")), None => "–" } }
                             td class="n" { @match run.exit_code { Some(code) => (code), None => "killed" } }
@@ -173,6 +183,11 @@ pub(super) fn trend(figures: &[Figures]) -> Markup {
                         th scope="row" { "Line" }
                         td class="n" { (spark("Cases", "t-cases", &series(&|run| float(run.cases)))) }
                         td class="n" { (spark("Operations a second per core", "t-ops", &series(&|run| float(run.ops_per_core_s)))) }
+                        td class="n" { (spark("Operations a second", "t-wall", &series(&|run| run.wall_ops_per_s.unwrap_or(0.0)))) }
+                        @if has_api {
+                            td class="n" { (spark("API, median in ms", "t-p50", &series(&|run| run.api_p50_ms.unwrap_or(0.0)))) }
+                            td class="n" { (spark("API, 99 of 100 in ms", "t-p99", &series(&|run| run.api_p99_ms.unwrap_or(0.0)))) }
+                        }
                         td class="n" { (spark("Findings", "t-found", &series(&|run| float(run.findings as u64)))) }
                         td class="n" { (spark("Over-report", "t-over", &series(&|run| run.over_report.unwrap_or(0.0)))) }
                         td {}

@@ -3,13 +3,14 @@
 
 use super::timeline::timeline;
 use super::{clean, scrolled};
-use crate::campaign::finding::{BY_HAND, FindingRecord, REPRO, ShrunkRecord};
+use crate::campaign::finding::{FindingRecord, REPRO, ShrunkRecord};
 use crate::campaign::retold::Retold;
 use crate::campaign::run_record::Found;
+use crate::report::again::TOKEN;
 use crate::report::finding::Again;
-use crate::report::map::{Cell, LbaMap, map_svg};
+use crate::report::map::{Cell, Fold, LbaMap, map_svg};
 use crate::report::verdict::counted;
-use crate::scenario::Step;
+use crate::scenario::{Scenario, Step};
 use maud::{Markup, html};
 use std::path::Path;
 
@@ -55,7 +56,7 @@ pub(super) fn drawn(
                 (shrink_log(shrunk))
             }
             h4 { "See it again" }
-            (commands(folder, again))
+            (commands(folder, again, &found.scenario))
         }
     }
 }
@@ -67,10 +68,10 @@ fn shrinking(record: &FindingRecord, shrunk: &ShrunkRecord) -> String {
         _ => "",
     };
     format!(
-        "Shrunk from {} to {} operations in {} runs ({:.1} s{cut}), reproduced {}.{flaky}",
+        "Shrunk from {} to {} in {} ({:.1} s{cut}), reproduced {}.{flaky}",
         record.operations_before,
-        shrunk.operations,
-        shrunk.runs,
+        counted(shrunk.operations as u64, "operation", "operations"),
+        counted(shrunk.runs, "run", "runs"),
         shrunk.seconds,
         clean(&shrunk.reproduced)
     )
@@ -80,14 +81,11 @@ fn map_block(map: &LbaMap, id: &str) -> Markup {
     let counts = map.rows.iter().any(|row| row.title.ends_with('*'));
     html! {
         h4 { "LBA map, " (map.title()) }
-        (scrolled("LBA map, scrolls sideways", &html! {
-            div class="map" {
-                ol aria-hidden="true" {
-                    @for row in &map.rows { li class=[row.verdict.then_some("v")] { (row.title) } }
-                }
-                (map_svg(map, &format!("{id}-map")))
-            }
-        }))
+        // One of the two is shown, as the screen or the paper has room.
+        div class="map" {
+            (map_svg(map, Fold::Wide, &format!("{id}-map")))
+            (map_svg(map, Fold::Narrow, &format!("{id}-fold")))
+        }
         (legend(&map.kinds()))
         @if counts { p class="soft" { "* what was done between these snapshots counts towards the answer." } }
         @if map.more_chunks > 0 {
@@ -139,7 +137,7 @@ fn steps(steps: &[Step]) -> Markup {
                 }
             }
         }
-        @if left_out > 1 { p class="soft" { (left_out - 1) " more steps are in " code { (REPRO) } "." } }
+        @if left_out > 1 { p class="soft" { (counted(left_out as u64 - 1, "more step is", "more steps are")) " in " code { (REPRO) } "." } }
     }
 }
 
@@ -163,31 +161,32 @@ fn shrink_log(shrunk: &ShrunkRecord) -> Markup {
 }
 
 /// The commands, in words that need no shell knowledge.
-pub(super) fn commands(folder: &Path, again: &Again) -> Markup {
-    let folder = clean(&folder.display().to_string());
-    let (command, flags) = (clean(&again.command), clean(&again.flags));
+pub(super) fn commands(folder: &Path, again: &Again, scenario: &Scenario) -> Markup {
     html! {
         dl class="again" {
             dt { "Run it again" }
-            dd { pre { (command) " " (folder) "/" (REPRO) (flags) } }
-            @if again.by_hand {
-                dt { "By hand, with curl and dd only; asks before it writes" }
-                dd { pre { "sh " (folder) "/" (BY_HAND) } }
+            dd { pre { (clean(&again.line(folder))) } }
+            @if let Some(line) = again.by_hand_line(folder, scenario) {
+                dt {
+                    "By hand, with curl and dd only; asks before it writes"
+                    @if !line.contains(TOKEN) { ". " (TOKEN) " must hold a token; it names what else it lacks." }
+                }
+                dd { pre { (clean(&line)) } }
             }
-            @if again.command == Again::on_simulator().command && again.flags.is_empty() {
+            @if let Some(line) = again.keep_line(folder) {
                 dt { "Keep it as a regression" }
-                dd { pre { "cp " (folder) "/" (REPRO) " regressions/" } }
+                dd { pre { (clean(&line)) } }
             }
         }
     }
 }
 
 /// Findings beyond those that are drawn, a row each.
-pub(super) fn listed(found: &[Found]) -> Markup {
+pub(super) fn listed(found: &[&Found]) -> Markup {
     scrolled(
         "Further findings, scrolls sideways",
         &html! {
-            table {
+            table id="further" {
                 caption { "Further findings, without maps: their folders hold everything" }
                 thead { tr { th scope="col" { "Finding" } th scope="col" { "Kind" } th scope="col" { "What is wrong" } th scope="col" class="n" { "Operations" } th scope="col" class="n" { "Cases" } } }
                 tbody {

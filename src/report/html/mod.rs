@@ -66,6 +66,8 @@ struct Head<'h> {
     /// What must stand out beside it.
     alerts: Vec<String>,
     facts: Vec<(&'static str, String)>,
+    /// Where to find what is wrong, right under the verdict; may be empty.
+    index: Markup,
 }
 
 /// The colours of cells, for the style sheet.
@@ -102,6 +104,7 @@ fn page(head: &Head<'_>, sections: &[(&str, String, Markup)], footer: &Markup) -
                     p class="eyebrow" { "lbaudit report" }
                     p class="stamp" { span class="sign" aria-hidden="true" { (head.colour.sign()) } " " (head.colour.word()) }
                     h1 { (head.sentence) }
+                    (head.index)
                     @for alert in &head.alerts { p class="alert" { (alert) } }
                     dl class="facts" {
                         @for (name, value) in &head.facts { div { dt { (name) } dd { (value) } } }

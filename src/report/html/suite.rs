@@ -3,6 +3,7 @@
 
 use super::{Head, clean, page, scrolled};
 use crate::campaign::suite_run::{Besides, SuiteRun, SuiteTest};
+use crate::report::again::command_line;
 use crate::report::verdict::{Colour, Standing, counted};
 use crate::suite::SUITE;
 use maud::{Markup, html};
@@ -32,9 +33,10 @@ pub fn suite_page(run: &SuiteRun, alive: bool) -> String {
         ("Exit code", exit),
     ];
     let title = format!("{sentence}: lbaudit suite on {}", clean(&started.target));
-    let head = Head { title: &title, colour, sentence: &sentence, alerts, facts };
     let wrong: Vec<&SuiteTest> =
         run.tests.iter().filter(|test| test.result == "fail" || test.result == "error").collect();
+    let index = index(&wrong);
+    let head = Head { title: &title, colour, sentence: &sentence, alerts, facts, index };
     let sections = [
         ("tests", "The tests".to_owned(), table(run)),
         ("failures", "What is wrong".to_owned(), failures(run, &wrong)),
@@ -53,32 +55,32 @@ pub fn suite_page(run: &SuiteRun, alive: bool) -> String {
 fn verdict(run: &SuiteRun) -> (Colour, String) {
     let count = |result: &str| run.tests.iter().filter(|test| test.result == result).count();
     let (passed, failed, errors) = (count("pass"), count("fail"), count("error"));
-    let tests = run.started.tests;
+    let tests = counted(run.started.tests as u64, "test", "tests");
     let besides = run.handshake.iter().chain(&run.audit).filter(|it| it.result != "pass").count();
-    let missing = tests.saturating_sub(run.tests.len());
+    let missing = run.started.tests.saturating_sub(run.tests.len());
     if failed > 0 {
-        (Colour::Bad, format!("{failed} of {tests} tests failed, {passed} passed."))
+        (Colour::Bad, format!("{failed} of {tests} failed, {passed} passed."))
     } else if besides > 0 {
         let found = counted(besides as u64, "check besides the tests", "checks besides the tests");
-        (Colour::Bad, format!("{found} found something wrong; {passed} of {tests} tests passed."))
+        (Colour::Bad, format!("{found} found something wrong; {passed} of {tests} passed."))
     } else if errors > 0 {
         (
             Colour::Unsure,
-            format!(
-                "{errors} of {tests} tests could not be judged, {passed} passed: this is no pass."
-            ),
+            format!("{errors} of {tests} could not be judged, {passed} passed: this is no pass."),
         )
     } else if missing > 0 || run.end.is_none() {
         (
             Colour::Unsure,
-            format!("{passed} of {tests} tests passed, {missing} did not run: this is no pass."),
+            format!("{passed} of {tests} passed, {missing} did not run: this is no pass."),
         )
     } else if passed == 0 {
         (Colour::Unsure, "No test applied: this is no pass.".to_owned())
     } else {
         let not = count("not_applicable");
         let not = if not > 0 { format!(", {not} did not apply") } else { String::new() };
-        (Colour::Good, format!("All {passed} tests passed{not}."))
+        let all =
+            if passed == 1 { "The only test".to_owned() } else { format!("All {passed} tests") };
+        (Colour::Good, format!("{all} passed{not}."))
     }
 }
 
@@ -89,6 +91,18 @@ fn look(result: &str) -> (&'static str, &'static str) {
         "error" => ("is-unsure", "? could not be judged"),
         "not_applicable" => ("soft", "– not applicable"),
         _ => ("soft", "– not run"),
+    }
+}
+
+fn index(wrong: &[&SuiteTest]) -> Markup {
+    html! {
+        @if !wrong.is_empty() {
+            nav class="index" aria-label="Tests with something wrong" {
+                ul { @for test in wrong {
+                    li { a href={ "#test-" (test.number) } { (test.number) ". " (clean(&test.name)) } ": " (look(&test.result).1) }
+                } }
+            }
+        }
     }
 }
 
@@ -142,7 +156,7 @@ fn failures(run: &SuiteRun, wrong: &[&SuiteTest]) -> Markup {
                 @if let Some(spec) = test.number.checked_sub(1).and_then(|place| SUITE.get(place)) { p { (spec.meaning) } }
                 (notes(&format!("Notes of {}", clean(&test.name)), &test.notes))
                 h4 { "Run it again" }
-                pre { "lbaudit suite --test " (clean(&test.name)) }
+                pre { (clean(&command_line(&["suite".to_owned(), "--test".to_owned(), test.name.clone()]))) }
             }
         }
         @for (title, found) in besides {
@@ -179,6 +193,6 @@ fn about(run: &SuiteRun) -> Markup {
             }
         }
         h3 { "Command line" }
-        pre { "lbaudit " (clean(&started.arguments.join(" "))) }
+        pre { (clean(&command_line(&started.arguments))) }
     }
 }

@@ -11,6 +11,7 @@ use crate::campaign::trend::Figures;
 use crate::oracle::{Kind, Violation};
 use crate::report::campaign_junit;
 use crate::report::map::map_of;
+use crate::report::verdict::gravest_first;
 use crate::scenario::{Header, Label, Op, Scenario};
 use std::path::Path;
 
@@ -94,7 +95,8 @@ fn page_of(run: &RunRecord) -> String {
         retold: Retold { by_hand: true, ..Retold::default() },
         map: map_of(found.record.shown(), &found.scenario, &[]),
     };
-    let shown: Vec<Shown> = run.findings.iter().take(CampaignPage::DRAWN).map(shown).collect();
+    let shown: Vec<Shown> =
+        gravest_first(run).into_iter().take(CampaignPage::DRAWN).map(shown).collect();
     let figures = |cases| Figures {
         name: "n".to_owned(),
         cases,
@@ -116,6 +118,10 @@ fn page_of(run: &RunRecord) -> String {
 fn assert_inert(page: &str) {
     for part in ["<script", "<img", "<iframe", "src=", "@import", "onload=", "javascript:"] {
         assert!(!page.contains(part), "{part}");
+    }
+    for (at, _) in page.match_indices("href=\"#") {
+        let to = page[at + 7..].split('"').next().expect("an end");
+        assert!(page.contains(&format!(" id=\"{to}\"")), "there is no {to} on the page");
     }
     for (at, _) in page.match_indices("href=\"") {
         let to = &page[at + 6..];
@@ -182,10 +188,58 @@ fn headings_come_in_order_and_ids_once() {
 }
 
 #[test]
+fn the_gravest_finding_comes_first_and_an_index_stands_right_under_the_verdict() {
+    let mut run = killed(3);
+    for (found, kind) in run.findings.iter_mut().zip([Kind::Liveness, Kind::Leaked, Kind::Missed]) {
+        found.record.violation.kind = kind;
+        found.known.signature.kind = kind;
+    }
+    let page = page_of(&run);
+    let at = |part: &str| page.find(part).unwrap_or_else(|| panic!("no {part}"));
+    for places in [
+        [
+            "</h1>",
+            "href=\"#finding-3\"",
+            "href=\"#finding-2\"",
+            "href=\"#finding-1\"",
+            "<dl class=\"facts\"",
+        ],
+        ["<main", "id=\"finding-3\"", "id=\"finding-2\"", "id=\"finding-1\"", "</main>"],
+    ] {
+        let places: Vec<usize> = places.into_iter().map(at).collect();
+        assert!(places.is_sorted(), "{places:?}");
+    }
+    assert!(!page_of(&killed(0)).contains("class=\"index\""));
+}
+
+#[test]
+fn commands_of_a_folder_with_any_name_can_be_copied() {
+    let mut run = killed(1);
+    run.started.arguments =
+        ["soak", "--source-uuid", "29", "--endpoint", "https://a;b"].map(str::to_owned).into();
+    let shown = [Shown { retold: Retold { by_hand: true, ..Retold::default() }, map: None }];
+    let page = campaign_page(&CampaignPage {
+        run: &run,
+        alive: false,
+        shown: &shown,
+        trend: &[],
+        folder: Path::new("b h/$(id)"),
+    });
+    for part in [
+        "lbaudit check --scenario 'b h/$(id)/finding-1/repro.jsonl' --source-uuid 29 --endpoint 'https://a;b'",
+        "LBAUDIT_ENDPOINT='https://a;b' SOURCE_UUID=29 SOURCE_DEVICE=/dev/disk/by-id/nvme-uuid.29 sh 'b h/$(id)/finding-1/repro.sh'",
+        "lbaudit soak --source-uuid 29 --endpoint 'https://a;b'",
+    ] {
+        assert!(page.contains(&part.replace('\'', "&#39;")) || page.contains(part), "{part}");
+    }
+}
+
+#[test]
 fn a_page_of_two_hundred_findings_stays_small_and_names_them_all() {
     let page = page_of(&killed(200));
     assert!(page.len() < 5 << 20, "{} bytes", page.len());
     assert_eq!(page.matches("class=\"map\"").count(), CampaignPage::DRAWN);
+    assert!(page.contains("180 further findings"));
     assert!(page.contains("<th scope=\"row\">200</th>"));
 }
 
@@ -250,7 +304,7 @@ fn a_suites_page_has_all_twenty_rows_and_the_notes_of_what_failed() {
     };
     let page = suite_page(&run, false);
     assert_inert(&page);
-    assert!(page.contains("1 of 1 tests failed, 0 passed."));
+    assert!(page.contains("1 of 1 test failed, 0 passed."));
     assert!(page.contains("the certificate is not verified"));
     assert_eq!(page.matches("– not run").count(), 19);
     (run.end, run.tests) = (None, Vec::new());

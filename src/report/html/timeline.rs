@@ -2,6 +2,7 @@
 //! the observing step marked. Not covered: the steps in words, which stand below it as a list.
 
 use crate::report::map::Cell;
+use crate::report::verdict::counted;
 use crate::scenario::{Op, Step};
 use maud::{Markup, html};
 
@@ -27,7 +28,7 @@ pub(super) fn timeline(steps: &[Step], id: &str) -> Markup {
     html! {
         svg role="img" aria-labelledby={ (id) "-t " (id) "-d" } width=(width) height=(HEIGHT)
             viewBox={ "0 0 " (width) " " (HEIGHT) } {
-            title id={ (id) "-t" } { "Time line of " (steps.len()) " steps" }
+            title id={ (id) "-t" } { "Time line of " (counted(steps.len() as u64, "step", "steps")) }
             desc id={ (id) "-d" } { "The same steps are listed below. The last one is where the violation shows." }
             line class="track" x1=(MARGIN) y1=(TRACK_Y) x2=(width - MARGIN) y2=(TRACK_Y) {}
             @for (place, stop) in stops.iter().enumerate() {

@@ -10,6 +10,7 @@ use crate::block::{CHUNK_LBAS, Extent, LbaCount, LbaSet, Policy, Role};
 use crate::judge::Record;
 use crate::model::Prediction;
 use crate::oracle::{Kind, Violation, leaked};
+use crate::report::verdict::so_many;
 use crate::scenario::{Label, Scenario};
 
 /// Answers that are shown where one is wrong by what others say.
@@ -133,7 +134,7 @@ fn epoch_rows(
     if rows.len() > EPOCHS_SHOWN {
         let half = EPOCHS_SHOWN / 2;
         let left_out = rows.len() - EPOCHS_SHOWN;
-        let title = format!("{left_out} more epochs");
+        let title = so_many(left_out, "more epoch", "more epochs");
         let row = Row { title, verdict: false, cells: canvas.paint([]) };
         rows.splice(half..half + left_out, [row]);
     }

@@ -14,9 +14,10 @@ mod svg;
 pub use build::map_of;
 pub use cell::{Cell, Class};
 pub use png::{PngError, map_png};
-pub use svg::{map_svg, patterns};
+pub use svg::{Fold, map_svg, patterns};
 
 use crate::block::CHUNK_LBAS;
+use crate::report::verdict::plainly;
 use std::fmt::Write as _;
 
 /// Chunks of a map at most; how many more there are is said.
@@ -89,8 +90,7 @@ impl LbaMap {
         let s = if chunks.len() == 1 { "" } else { "s" };
         let more = match self.more_chunks {
             0 => String::new(),
-            1 => " and 1 more chunk".to_owned(),
-            more => format!(" and {more} more chunks"),
+            more => format!(" and {}", plainly(more, "more chunk", "more chunks")),
         };
         format!("chunk{s} {}{more}", chunks.join(", "))
     }

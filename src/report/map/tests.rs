@@ -38,8 +38,10 @@ proptest! {
         let look = |cell: &Cell| (cell.class().name().to_owned(), cell.letter());
         let cells: Vec<Vec<(String, char)>> =
             map.rows.iter().map(|row| row.cells.iter().map(look).collect()).collect();
-        let svg = map_svg(&map, "m").into_string();
-        prop_assert_eq!(&svg::tests::looks(&svg, map.rows.len(), width), &cells);
+        for fold in [Fold::Wide, Fold::Narrow] {
+            let svg = map_svg(&map, fold, "m").into_string();
+            prop_assert_eq!(&svg::tests::looks(&svg, fold, map.rows.len(), width), &cells);
+        }
         prop_assert_eq!(&png::tests::looks(&map), &cells);
     }
 }
