@@ -42,6 +42,8 @@ pub struct ArmedPair {
     pub findings: Vec<Violation>,
     /// What was odd but legal.
     pub notes: Vec<String>,
+    /// LBAs of the source that the handshake wrote: they hold what they held.
+    pub rewritten: LbaSet,
 }
 
 /// Why the devices were not armed. They hold what they held, but for [`ArmError::NotRestored`].
@@ -151,7 +153,8 @@ impl Handshake<'_> {
         let proofs = (HandshakeProof::judged(&source), HandshakeProof::judged(&target));
         let source = source.arm(&proofs.0, source_region)?;
         let target = target.arm(&proofs.1, target_region)?;
-        Ok(ArmedPair { source, target, findings, notes: note.into_iter().collect() })
+        let notes = note.into_iter().collect();
+        Ok(ArmedPair { source, target, findings, notes, rewritten: a })
     }
 
     /// Writes what is there already over itself and reads what the diffs say.

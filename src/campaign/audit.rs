@@ -82,6 +82,9 @@ pub struct Audit<'a> {
     /// Whether a diff without base holds only what came after the volume was cloned: then the images
     /// say nothing of it.
     pub since_clone: bool,
+    /// All Available snapshots of the volume when the audit began, sorted; `None` if nobody else can
+    /// change them.
+    pub chain: Option<&'a [SnapshotUuid]>,
     /// A snapshot that may be deleted at the end.
     pub doomed: Option<Doomed<'a>>,
     /// Runs of one answer that are kept, see [`RUNS_KEPT`].
@@ -133,6 +136,10 @@ pub struct Audited {
     pub pairs_answered: u64,
     /// Differences to images that nobody proved.
     pub unproved: u64,
+    /// Images that were not compared with an answer, because that was too long to keep.
+    pub uncompared: u64,
+    /// Contradictions that do not count, because the volume's snapshots changed meanwhile.
+    pub changed: u64,
     /// What contradicts what.
     pub violations: Vec<Violation>,
     /// What is odd but legal, each thing once.
@@ -147,6 +154,8 @@ struct Auditing<'p, 'a> {
     plan: &'p Audit<'a>,
     done: Audited,
     answers: BTreeMap<Pair, LbaSet>,
+    /// The volume's snapshots as they have to be now.
+    chain: Option<Vec<SnapshotUuid>>,
 }
 
 /// One answer as it went by.
@@ -160,21 +169,16 @@ struct Walked {
 }
 
 impl Audit<'_> {
-    /// Asks everything and compares.
-    ///
-    /// # Errors
-    /// The reason why it could not be told: a fault of the network, a device or the user's stop.
-    /// Nothing was written.
-    pub fn run(&self) -> Result<Audited, Reason> {
+    /// Asks everything and compares. What it came to until then is told also where it could not be
+    /// told to the end, for a fault of the network or of a device or because the user asked to stop:
+    /// the reason comes with it.
+    pub fn run(&self) -> (Audited, Option<Reason>) {
+        let chain = self.chain.map(<[SnapshotUuid]>::to_vec);
         let mut auditing =
-            Auditing { plan: self, done: Audited::default(), answers: BTreeMap::new() };
-        auditing.diffs()?;
-        auditing.refusals()?;
-        auditing.triangles();
-        auditing.images()?;
-        auditing.gone_base()?;
+            Auditing { plan: self, done: Audited::default(), answers: BTreeMap::new(), chain };
+        let ended = auditing.all();
         auditing.done.violations.sort_by_key(|violation| violation.kind);
-        Ok(auditing.done)
+        (auditing.done, ended.err())
     }
 }
 
@@ -197,6 +201,35 @@ fn of_device(error: DeviceError) -> Reason {
 }
 
 impl Auditing<'_, '_> {
+    fn all(&mut self) -> Result<(), Reason> {
+        self.diffs()?;
+        self.refusals()?;
+        self.triangles();
+        self.images()?;
+        self.gone_base()
+    }
+
+    /// Whether the volume's snapshots are still those that were there, and Available: if not, answers
+    /// may rightly differ from before.
+    fn is_unchanged(&mut self) -> Result<bool, Reason> {
+        let now = self.plan.array.snapshots().map_err(unknown)?;
+        let volume = self.plan.snapshots.first().map(|info| info.volume);
+        let mut own: Vec<SnapshotUuid> = now
+            .iter()
+            .filter(|info| Some(info.volume) == volume && info.state == SnapshotState::Available)
+            .map(|info| info.uuid)
+            .collect();
+        own.sort_unstable();
+        let same = self.chain.as_ref().is_none_or(|before| *before == own);
+        if !same {
+            self.done.changed += 1;
+            let text = "the volume's snapshots changed in mid-audit: what differs since then says \
+                        nothing of the array; run it again";
+            note(&mut self.done.notes, text.to_owned());
+        }
+        Ok(same)
+    }
+
     /// Every snapshot since creation, against the one before, against the one before that, and the
     /// newest against the oldest: each asked twice, and once more from the middle.
     fn diffs(&mut self) -> Result<(), Reason> {
@@ -215,7 +248,8 @@ impl Auditing<'_, '_> {
             let Some(whole) = self.ask(pair, Lba::new(0), false)? else { continue };
             self.done.pairs_answered += is_pair;
             if let Some(again) = self.ask(pair, Lba::new(0), true)? {
-                self.held(CheckId::Repeat, repeated(pair, &whole, &again));
+                let found = repeated(pair, &whole, &again);
+                self.held_if_unchanged(CheckId::Repeat, found)?;
             }
             if !whole.is_whole {
                 let text = format!(
@@ -225,13 +259,16 @@ impl Auditing<'_, '_> {
                     self.plan.runs_kept
                 );
                 note(&mut self.done.notes, text);
+                let has_image = |place| self.plan.images.contains_key(&place);
+                self.done.uncompared +=
+                    u64::from(has_image(pair.0) && pair.1.is_none_or(has_image));
                 continue;
             }
             let whole = whole.set;
             for from in inside(&whole, self.plan.snapshots[pair.0].len) {
                 if let Some(walked) = self.ask(pair, from, true)? {
                     let found = judge_offset_walk(named(pair), from, &whole, &walked.set);
-                    self.held(CheckId::OffsetWalk, found);
+                    self.held_if_unchanged(CheckId::OffsetWalk, found)?;
                 }
             }
             self.answers.insert(pair, whole);
@@ -304,6 +341,9 @@ impl Auditing<'_, '_> {
             return Ok(());
         };
         delete_and_wait(array, *clock, gone.uuid, *waiting).map_err(unknown)?;
+        if let Some(chain) = &mut self.chain {
+            chain.retain(|uuid| *uuid != gone.uuid);
+        }
         let question = format!("diff({}) with a deleted base", label(after));
         self.refusal(after, (snap.uuid, gone.uuid), &question, "the base has been deleted")?;
         let across = (after, Some(before));
@@ -468,8 +508,15 @@ impl Auditing<'_, '_> {
                     note(&mut self.done.notes, format!("refused: {reply}"));
                     return Ok(None);
                 }
+                // A node that lags says so once.
+                if let Ok(set) = self.walk((snap.uuid, base.map(|base| base.uuid)), snap.len, from)
+                {
+                    note(&mut self.done.notes, format!("refused once, then answered: {reply}"));
+                    self.done.answered += 1;
+                    return Ok(Some(set));
+                }
                 let found = judge_refused(named(pair), &Expected::Answer, &reply.to_string());
-                self.held(CheckId::Refused, found);
+                self.held_if_unchanged(CheckId::Refused, found)?;
                 Ok(None)
             }
             Err(WalkError::Api(error)) => Err(unknown(error)),
@@ -513,6 +560,17 @@ impl Auditing<'_, '_> {
             Err(ApiError::NotFound(_)) => Ok(false),
             Err(error) => Err(unknown(error)),
         }
+    }
+
+    /// As [`Auditing::held`], for laws that only hold while the volume's snapshots stay as they are.
+    fn held_if_unchanged(
+        &mut self,
+        check: CheckId,
+        found: Option<Violation>,
+    ) -> Result<(), Reason> {
+        let counts = found.is_none() || self.is_unchanged()?;
+        self.held(check, found.filter(|_| counts));
+        Ok(())
     }
 
     /// One comparison of a law, if it is asked about.

@@ -53,11 +53,15 @@ fn audited(scenario: &Scenario, checks: Checks, with_images: bool) -> Result<Aud
         one_chain: true,
         images_proved: true,
         since_clone: false,
+        chain: None,
         doomed: None,
         runs_kept: RUNS_KEPT,
         stop: world.stop(),
     };
-    audit.run()
+    match audit.run() {
+        (done, None) => Ok(done),
+        (_, Some(reason)) => Err(reason),
+    }
 }
 
 fn planted(name: &str) -> Scenario {
@@ -89,11 +93,13 @@ fn audited_with_doomed(scenario: &Scenario, runs_kept: usize) -> Audited {
         one_chain: true,
         images_proved: true,
         since_clone: false,
+        chain: None,
         doomed: Some(Doomed { place, clock: sut.clock, waiting: sut.waiting }),
         runs_kept,
         stop: world.stop(),
     };
-    let done = audit.run().expect("it answers");
+    let (done, ended) = audit.run();
+    assert_eq!(ended, None);
     let left = sut.array.snapshots().expect("listed");
     assert!(left.iter().all(|info| info.uuid != own[place].uuid), "{left:?}");
     assert!(
@@ -148,6 +154,86 @@ fn answers_too_long_to_keep_are_still_held_to_their_repetition_and_said_not_to_b
     assert!(found.sentence.contains("behind its first 1 run(s)"), "{found:?}");
     let found = repeated((1, None), &walked(3, 1), &walked(4, 2)).expect("a violation");
     assert_eq!(found.extents.count().get(), 2, "{found:?}");
+}
+
+/// An array that stops answering after so many calls for pages.
+struct Fails<'a>(&'a dyn Array, std::sync::atomic::AtomicUsize);
+
+impl Array for Fails<'_> {
+    fn capabilities(&self) -> crate::block::Capabilities {
+        self.0.capabilities()
+    }
+    fn volume(&self, volume: VolumeUuid) -> Result<crate::array::VolumeInfo, ApiError> {
+        self.0.volume(volume)
+    }
+    fn create_snapshot(
+        &self,
+        volume: VolumeUuid,
+        name: crate::block::SnapshotName,
+    ) -> Result<SnapshotInfo, ApiError> {
+        self.0.create_snapshot(volume, name)
+    }
+    fn snapshot(&self, snapshot: SnapshotUuid) -> Result<SnapshotInfo, ApiError> {
+        self.0.snapshot(snapshot)
+    }
+    fn snapshots(&self) -> Result<Vec<SnapshotInfo>, ApiError> {
+        self.0.snapshots()
+    }
+    fn delete_snapshot(&self, snapshot: SnapshotUuid) -> Result<(), ApiError> {
+        self.0.delete_snapshot(snapshot)
+    }
+    fn diff_page(
+        &self,
+        snapshot: SnapshotUuid,
+        base: Option<SnapshotUuid>,
+        from: Lba,
+    ) -> Result<crate::block::Page, ApiError> {
+        match self.1.fetch_sub(1, Ordering::Relaxed) {
+            0 => Err(ApiError::Interrupted),
+            _ => self.0.diff_page(snapshot, base, from),
+        }
+    }
+}
+
+#[test]
+fn what_was_found_is_told_also_if_the_rest_could_not_be_asked() {
+    let scenario = planted("answer-varies");
+    let world = world(&scenario);
+    let mut own = Array::snapshots(world.array()).expect("listed");
+    own.retain(|info| info.state == SnapshotState::Available && info.volume == own_volume(&world));
+    let with = |array: &dyn Array, chain: Option<&[SnapshotUuid]>| {
+        let audit = Audit {
+            array,
+            snapshots: &own,
+            foreign: None,
+            policy: Policy::Exact,
+            checks: Checks::ALL,
+            strict: true,
+            images: BTreeMap::new(),
+            one_chain: true,
+            images_proved: true,
+            since_clone: false,
+            chain,
+            doomed: None,
+            runs_kept: RUNS_KEPT,
+            stop: world.stop(),
+        };
+        audit.run()
+    };
+    let (whole, ended) = with(world.array(), None);
+    assert!(ended.is_none() && !whole.violations.is_empty(), "{whole:#?}");
+    let cut = (1..200).map(|calls| with(&Fails(world.array(), calls.into()), None));
+    let kept = cut.filter(|(done, ended)| ended.is_some() && !done.violations.is_empty()).count();
+    assert!(kept > 0, "some calls after the contradiction");
+    // Somebody deletes a snapshot meanwhile: nothing that changes then is the array's fault.
+    let other = [SnapshotUuid::from_u128(1)];
+    let (done, _) = with(world.array(), Some(&other));
+    assert_eq!(
+        done.violations.iter().find(|v| v.kind == Kind::Nondeterministic),
+        None,
+        "{done:#?}"
+    );
+    assert!(done.changed > 0, "{done:#?}");
 }
 
 /// Small volumes only: an image is read block by block.
@@ -228,11 +314,14 @@ fn where_nobody_knows_the_history_a_refused_pair_is_a_note_and_an_unproved_image
             one_chain,
             images_proved,
             since_clone: false,
+            chain: None,
             doomed: None,
             runs_kept: RUNS_KEPT,
             stop: world.stop(),
         };
-        audit.run().expect("it answers")
+        let (done, ended) = audit.run();
+        assert_eq!(ended, None);
+        done
     };
     let refused = |done: &Audited| done.violations.iter().any(|v| v.kind == Kind::Refusal);
     let missed = |done: &Audited| done.violations.iter().any(|v| v.kind == Kind::Missed);
@@ -272,11 +361,12 @@ fn who_asks_to_stop_is_obeyed_and_nothing_is_called_wrong() {
         one_chain: true,
         images_proved: true,
         since_clone: false,
+        chain: None,
         doomed: None,
         runs_kept: RUNS_KEPT,
         stop: world.stop(),
     };
-    assert_eq!(audit.run(), Err(Reason::Interrupted));
+    assert_eq!(audit.run(), (Audited::default(), Some(Reason::Interrupted)));
 }
 
 #[test]

@@ -6,13 +6,12 @@
 //! (`safety.md`, promise 2). [`Journalled`] keeps the journal around any [`Array`].
 //! Not covered: snapshots whose journal was lost; [`super::cleanup`] finds those by their names.
 
-use super::store::{create_private, sync_folder};
+use super::store::{create_private, open_plain, sync_folder};
 use crate::array::{ApiError, Array, Clones, SnapshotInfo, SnapshotState, VolumeInfo};
 use crate::block::{
     Capabilities, Lba, LbaCount, Page, Role, RunId, SnapshotName, SnapshotUuid, VolumeUuid,
 };
 use crate::device::SavedBlocks;
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -340,11 +339,7 @@ pub fn read(path: &Path) -> Result<Records, JournalError> {
 /// The bytes of what must be a plain file of bounded size: what else bears the name could keep a
 /// reader waiting, or lead it elsewhere.
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no plain file"));
-    }
+    let file = open_plain(path)?;
     let mut bytes = Vec::new();
     file.take(JOURNAL_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > JOURNAL_BYTES_MAX {

@@ -359,7 +359,7 @@ fn what_is_no_plain_file_is_refused_at_once() {
     let fifo = folder.path().join("fifo");
     // No child process is started for it: one that forks holds the locks of other tests for a moment.
     let kind = rustix::fs::FileType::Fifo;
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, Mode::RWXU, 0).expect("made");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, rustix::fs::Mode::RWXU, 0).expect("made");
     let link = folder.path().join("link");
     std::os::unix::fs::symlink("/dev/zero", &link).expect("linked");
     for path in [fifo.as_path(), link.as_path(), Path::new("/dev/zero"), folder.path()] {

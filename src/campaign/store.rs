@@ -6,7 +6,7 @@
 
 use super::utc;
 use crate::block::RunId;
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt, symlink};
@@ -36,6 +36,20 @@ pub struct RunFolder {
 /// When it exists already, or cannot be made.
 pub fn create_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(path)
+}
+
+/// Opens for reading what must be a plain file: whatever else bears its name could keep a reader
+/// waiting, or lead it elsewhere.
+///
+/// # Errors
+/// When it is something else, or cannot be opened.
+pub fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no plain file")),
+    }
 }
 
 /// Makes a folder's entries durable.

@@ -6,13 +6,16 @@
 
 use super::record::EVENTS;
 use super::run_files::{FolderError, RUN};
+use super::store::open_plain;
 use serde::Deserialize;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 /// A `run.json` that is larger than this is none, in bytes.
 const RUN_MAX: u64 = 1 << 20;
+/// Bytes of all events at most: a suite of a day has some 100 MB.
+const EVENTS_MAX: u64 = 4 << 30;
 /// A line of `events.jsonl` that is longer than this is skipped, in bytes.
 const LINE_MAX: u64 = 16 << 20;
 
@@ -133,7 +136,7 @@ impl SuiteRun {
         let path = folder.join(RUN);
         let cannot = |path: &Path, cause| FolderError { path: path.to_owned(), cause };
         let mut text = Vec::new();
-        match File::open(&path) {
+        match open_plain(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.and_then(|file| file.take(RUN_MAX).read_to_end(&mut text)),
         }
@@ -162,11 +165,12 @@ impl SuiteRun {
         if !fs::exists(events)? {
             return Ok(());
         }
-        let mut lines = BufReader::new(File::open(events)?);
+        // A pipe or a device in its place would be read for ever.
+        let mut lines = BufReader::new(open_plain(events)?.take(EVENTS_MAX));
         let mut line = Vec::new();
         loop {
             line.clear();
-            if (&mut lines).take(LINE_MAX).read_until(b'\n', &mut line)? == 0 {
+            if lines.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)? == 0 {
                 return Ok(());
             }
             match serde_json::from_slice(&line) {

@@ -29,15 +29,17 @@ pub fn connect(
     order: BitmapOrder,
     context: &mut Context,
 ) -> Result<Connected, Failure> {
-    let token = match &connection.token {
-        TokenSource::Environment(secret) => Token::from_text(&secret.0)?,
-        TokenSource::Flag(secret) => {
-            context.ui.say("warning: --jwt shows the token in the process list; use LIGHTBITS_JWT or --jwt-file");
-            Token::from_text(&secret.0)?
-        }
-        TokenSource::File(path) => Token::from_file(path)?,
-        TokenSource::Command(command) => Token::from_command(command)?,
-    };
+    if matches!(connection.token, TokenSource::Flag(_)) {
+        context.ui.say(
+            "warning: --jwt shows the token in the process list; use LIGHTBITS_JWT or --jwt-file",
+        );
+    }
+    // A command may take its time, and so may a pipe.
+    let token = context.stop.at_once(|| match &connection.token {
+        TokenSource::Environment(secret) | TokenSource::Flag(secret) => Token::from_text(&secret.0),
+        TokenSource::File(path) => Token::from_file(path),
+        TokenSource::Command(command) => Token::from_command(command),
+    })?;
     let token_expires = token.expiry();
     let client = LightbitsClient::connect(ClientConfig {
         endpoints: connection.endpoints.clone(),

@@ -26,6 +26,8 @@ struct Shared {
     signal: AtomicI32,
     /// What removes what an impatient user leaves behind.
     cleanup: Mutex<Option<String>>,
+    /// Nothing has begun, and what is waited for looks at no flag: the first signal ends the process.
+    at_once: AtomicBool,
     /// How far the command is, and since when that is known.
     state: Mutex<Option<(Instant, String)>>,
 }
@@ -45,6 +47,10 @@ impl Stop {
                     // Losing a message on a closed standard error is fine.
                     drop(writeln!(std::io::stderr(), "{}", heard.state()));
                     continue;
+                }
+                if heard.shared.at_once.load(Ordering::Relaxed) {
+                    heard.shared.signal.store(signal, Ordering::Relaxed);
+                    heard.leave("");
                 }
                 if heard.exit().is_none() {
                     heard.limit_patience();
@@ -69,6 +75,14 @@ impl Stop {
             SIGINT => Some(Exit::Interrupted),
             _ => Some(Exit::Terminated),
         }
+    }
+    /// While `waits` runs, which looks at no flag, the first signal ends the process. Nothing may have
+    /// begun that has to be ended well.
+    pub fn at_once<T>(&self, waits: impl FnOnce() -> T) -> T {
+        self.shared.at_once.store(true, Ordering::Relaxed);
+        let done = waits();
+        self.shared.at_once.store(false, Ordering::Relaxed);
+        done
     }
     /// From now on something is left behind if this process leaves at once; this removes it.
     pub fn on_second(&self, cleanup: String) {

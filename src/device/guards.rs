@@ -201,6 +201,23 @@ pub fn g5_no_twin(name: &str, wwid: &str, heads: &[String]) -> Guarded {
     )
 }
 
+/// G5: no second loop device on the same file. The kernel keeps two apart: an exclusive open, a lock
+/// and a mount of one say nothing of the other.
+///
+/// # Errors
+/// With both names.
+pub fn g5_no_second_loop(name: &str, file: &Path, loops: &[String]) -> Guarded {
+    let Some(other) = loops.iter().find(|found| *found != name) else {
+        return Ok(());
+    };
+    refuse!(
+        "G5",
+        "{name} and {other} stand on one file, {}: whoever uses the other would be overwritten; \
+         detach it (losetup -d /dev/{other})",
+        file.display()
+    )
+}
+
 /// G6: neither mounted nor swap. It only explains: whether a device is free G7 decides.
 ///
 /// # Errors

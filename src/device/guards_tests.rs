@@ -46,7 +46,7 @@ const SET_UPS: [(&str, &[&str]); 15] = [
         ],
     ),
     ("G4", &["holders_paths_and_twins_are_refused", "a_served_file_under_a_loop_device_is_held"]),
-    ("G5", &["holders_paths_and_twins_are_refused"]),
+    ("G5", &["holders_paths_and_twins_are_refused", "two_loop_devices_on_one_file_are_refused"]),
     ("G6", &["a_mounted_device_is_refused_by_any_name", "a_device_in_use_as_swap_is_refused"]),
     (
         "G7",
@@ -74,13 +74,7 @@ const SET_UPS: [(&str, &[&str]); 15] = [
             "a_proof_for_one_volume_does_not_arm_another",
         ],
     ),
-    (
-        "G13",
-        &[
-            "one_device_in_two_roles_is_refused_by_any_name",
-            "two_loop_devices_on_one_file_are_refused",
-        ],
-    ),
+    ("G13", &["one_device_in_two_roles_is_refused_by_any_name"]),
     ("G14", &["a_device_with_a_signature_is_refused_until_it_is_named"]),
     ("G15", &["nothing_is_opened_without_consent"]),
 ];
@@ -186,6 +180,9 @@ fn g4_and_g5_name_who_else_writes() {
     let heads = ["nvme0n1".to_owned(), "nvme4n1".to_owned()];
     refused(g5_no_twin("nvme0n1", "uuid.1", &heads), "G5", &["nvme0n1 and nvme4n1", "uuid.1"]);
     assert_eq!(g5_no_twin("nvme0n1", "uuid.1", &heads[..1]), Ok(()));
+    let (file, loops) = (Path::new("/x/image"), ["loop3".to_owned(), "loop7".to_owned()]);
+    refused(g5_no_second_loop("loop7", file, &loops), "G5", &["loop7 and loop3", "/x/image"]);
+    assert_eq!(g5_no_second_loop("loop3", file, &loops[..1]), Ok(()));
 }
 
 #[test]

@@ -6,9 +6,8 @@
 //! [`host`] (mounts, swap, locks) and [`sysfs`] (disks). Sizes and identities of volumes come in as
 //! plain values; this layer never talks to an array.
 //!
-//! Not covered: data that has no signature (consent is asked for all of it); a second loop device on
-//! the same file and a second host writing the same volume, which no local look can tell: that is
-//! what the handshake is for.
+//! Not covered: data that has no signature (consent is asked for all of it); a second host
+//! writing the same volume, which no local look can tell: that is what the handshake is for.
 
 mod block;
 mod catalogue;

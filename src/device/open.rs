@@ -163,6 +163,10 @@ impl Candidate {
             let heads = sysfs::heads_with_wwid(&self.host.sysfs, wwid);
             guards::g5_no_twin(&disk.name, wwid, &heads)?;
         }
+        if let Some(file) = &disk.backing_file {
+            let loops = sysfs::loops_on(&self.host.sysfs, file);
+            guards::g5_no_second_loop(&disk.name, file, &loops)?;
+        }
         guards::g6_not_in_use(path, &uses)?;
         self.backing_is_served = disk.backing_file.as_deref().is_some_and(|file| {
             let mounts = self.host.mounts().unwrap_or_default();

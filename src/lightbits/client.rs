@@ -274,8 +274,12 @@ impl LightbitsClient {
                 // It was whole, and this server ignores where to go on.
                 return Ok(items);
             }
-            if items.len() == known || items.len() > LIST_MAX {
+            if items.len() == known {
                 let what = format!("the listing does not end: after {known} items it repeats");
+                return Err(self.http.malformed(call, &what));
+            }
+            if items.len() > LIST_MAX {
+                let what = format!("the listing has more than {LIST_MAX} items");
                 return Err(self.http.malformed(call, &what));
             }
             page = call.clone().query("limit", LIST_LIMIT).query("offsetUUID", last);

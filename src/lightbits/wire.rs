@@ -292,17 +292,21 @@ pub(crate) fn is_json_object(body: &[u8]) -> bool {
     serde_json::from_slice::<Object<BTreeMap<String, IgnoredAny>>>(body).is_ok()
 }
 
-/// Whether `body` is an error as the API sends it (`lightbits-api.md` section 5): an object with
-/// `error`, or with `code` and `message`. A gateway's or firewall's JSON is not.
+/// Whether `body` is an error as the API sends it (`lightbits-api.md` section 5): an object with words
+/// and with the number of a gRPC status. A gateway's or firewall's JSON is not, nor are those whose code
+/// is an HTTP status: what they refuse the array has not refused.
 pub(crate) fn is_api_error(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Shape {
         error: Option<String>,
         message: Option<String>,
-        code: Option<IgnoredAny>,
+        code: Option<u64>,
     }
+    /// UNAUTHENTICATED, the last one: <https://grpc.io/docs/guides/status-codes/>.
+    const LAST_CODE: u64 = 16;
     serde_json::from_slice::<Object<Shape>>(body).is_ok_and(|Object(shape)| {
-        shape.error.is_some() || (shape.code.is_some() && shape.message.is_some())
+        let words = shape.error.is_some() || shape.message.is_some();
+        words && shape.code.is_some_and(|code| code <= LAST_CODE)
     })
 }
 

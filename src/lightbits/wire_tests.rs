@@ -185,3 +185,26 @@ fn a_new_snapshot_is_asked_for_in_the_servers_names() {
         format!(r#"{{"name":"tsync-x","sourceVolumeUUID":"{V}","projectName":"default"}}"#)
     );
 }
+
+#[test]
+fn only_words_with_the_number_of_a_grpc_status_are_the_arrays_own_error() {
+    for own in [
+        r#"{"error":"gone","message":"gone","code":5,"details":[]}"#,
+        r#"{"message":"gone","code":16}"#,
+        r#"{"error":"ok?","code":0}"#,
+    ] {
+        assert!(is_api_error(own.as_bytes()), "{own}");
+    }
+    for foreign in [
+        r#"{"error":"no healthy upstream","code":404}"#,
+        r#"{"error":"request blocked by policy 12","status":400}"#,
+        r#"{"message":"blocked","code":"5"}"#,
+        r#"{"code":5}"#,
+        r#"{"error":null,"code":5}"#,
+        r#"[{"error":"x","code":5}]"#,
+        "<html>",
+        "",
+    ] {
+        assert!(!is_api_error(foreign.as_bytes()), "{foreign}");
+    }
+}

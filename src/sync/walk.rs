@@ -147,6 +147,11 @@ pub enum ShapeRule {
         /// Its second.
         again: ChunkBitmap,
     },
+    /// A page with fields that nobody knows and without a next offset is the last one.
+    OddPageIsLast {
+        /// A range that came when the rest was asked for all the same.
+        more: Lba,
+    },
     /// A full page without a next offset is the last one.
     FullPageIsLast {
         /// A range that came when the rest was asked for all the same.
@@ -168,6 +173,7 @@ impl ShapeFault {
             | ShapeRule::NoPadBits { start, .. }
             | ShapeRule::Ascending { start, .. }
             | ShapeRule::SameBitmap { start, .. }
+            | ShapeRule::OddPageIsLast { more: start }
             | ShapeRule::FullPageIsLast { more: start } => start,
         };
         Extent::new(start, LbaCount::new(CHUNK_LBAS))
@@ -215,6 +221,10 @@ impl fmt::Display for ShapeRule {
                 "repeats the chunk at LBA {start} with another bitmap: {:#018x}, then {:#018x}",
                 first.bits(),
                 again.bits()
+            ),
+            ShapeRule::OddPageIsLast { more } => write!(
+                f,
+                "names no next offset under a name that is known, yet there is more, at LBA {more}: a client would stop here"
             ),
             ShapeRule::FullPageIsLast { more } => write!(
                 f,
@@ -276,7 +286,7 @@ pub fn walk_streaming(
                 break;
             }
             None => {
-                confirm_end(array, request, &page, number)?;
+                confirm_end(array, request, &page, (offset, number))?;
                 break;
             }
         }
@@ -292,17 +302,24 @@ fn fetch(array: &dyn Array, request: &WalkRequest<'_>, from: Lba) -> Result<Page
     array.diff_page(request.snapshot, request.base, from)
 }
 
-/// A full page without a next offset may be one whose next offset got lost on the way: it is the
-/// last page only if nothing comes after it.
+/// A full page without a next offset may be one whose next offset got lost on the way, and one with
+/// fields that nobody knows may have it there: it is the last page only if nothing comes after it.
 fn confirm_end(
     array: &dyn Array,
     request: &WalkRequest<'_>,
     last_page: &Page,
-    number: u32,
+    (requested, number): (Lba, u32),
 ) -> Result<(), WalkError> {
-    let Some(last) = last_page.chunks.last() else { return Ok(()) };
-    let after = Lba::new(last.start.get().saturating_add(CHUNK_LBAS));
-    if last_page.ranges < PAGE_RANGES_MAX || after.get() >= request.volume_len.get() {
+    // A field that nobody knows may be the next offset under another name.
+    let is_odd = !last_page.notes.is_empty();
+    let after = match last_page.chunks.last() {
+        Some(last) => last.start,
+        None if is_odd => requested.chunk_start(),
+        None => return Ok(()),
+    };
+    let after = Lba::new(after.get().saturating_add(CHUNK_LBAS));
+    let is_sure = last_page.ranges < PAGE_RANGES_MAX && !is_odd;
+    if is_sure || after.get() >= request.volume_len.get() {
         return Ok(());
     }
     let malformed = |rule| ShapeFault { page: number, rule }.into();
@@ -311,7 +328,11 @@ fn confirm_end(
     loop {
         let rest = fetch(array, request, asked)?;
         if let Some(chunk) = rest.chunks.first() {
-            return Err(malformed(ShapeRule::FullPageIsLast { more: chunk.start }));
+            let more = chunk.start;
+            return Err(malformed(match is_odd {
+                true => ShapeRule::OddPageIsLast { more },
+                false => ShapeRule::FullPageIsLast { more },
+            }));
         }
         Window { request, requested: asked, next: rest.next }.check_next().map_err(malformed)?;
         match rest.next {

@@ -246,6 +246,24 @@ fn a_full_page_without_a_next_offset_is_not_believed() {
 }
 
 #[test]
+fn a_page_with_a_field_that_nobody_knows_is_the_last_one_only_if_nothing_follows() {
+    let odd = |chunks: &[(u64, u64)]| Page {
+        notes: vec!["unknown field `resumeAt` in the page".to_owned()],
+        ..page(chunks, None)
+    };
+    let cut_off = vec![(0, odd(&[(64, 1)])), (128, page(&[(192, 1)], None))];
+    let rule = ShapeRule::OddPageIsLast { more: Lba::new(192) };
+    check_fault(&request(640), cut_off, ShapeFault { page: 0, rule });
+    // Without a range, what follows the chunk that was asked for.
+    let nothing = vec![(0, odd(&[])), (64, page(&[(192, 1)], None))];
+    check_fault(&request(640), nothing, ShapeFault { page: 0, rule });
+    let whole = vec![(0, odd(&[(64, 1)])), (128, page(&[], None))];
+    let answer = run(&request(640), whole).expect("nothing follows");
+    assert_eq!((answer.pages, answer.set.count().get()), (1, 1));
+    assert!(run(&request(128), [(0, odd(&[(64, 1)]))]).is_ok(), "nothing can follow");
+}
+
+#[test]
 fn a_refusal_is_handed_on_and_the_stop_flag_ends_the_walk() {
     let refused = run(&request(640), [(0, page(&[], Some(64)))]);
     assert!(matches!(refused, Err(WalkError::Api(ApiError::Refused(_)))), "{refused:?}");

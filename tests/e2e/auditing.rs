@@ -129,3 +129,42 @@ fn an_image_that_its_volume_proves_is_held_against_the_array() {
         server.stop(Signal::TERM);
     }
 }
+
+#[test]
+fn a_sync_tells_what_is_no_copy_of_its_snapshot() {
+    if !fuse_works() {
+        return;
+    }
+    let home = Home::new();
+    let server = Server::start(&home, Attach::Fuse, &["--size", "64MiB"]);
+    let (api, source) = (server.api(), server.volume(0, "uuid"));
+    server.write(0, 0, 64 << 12);
+    let first = api.take(&source, "first");
+    let sync = |snapshot: &str, flags: &[&str]| {
+        let flags = [&["--snapshot", snapshot], flags].concat();
+        home.run(&server.target().args(&["sync"], &flags), Some(&server.token))
+    };
+    let copied = sync("first", &[]);
+    copied.assert_code(0);
+    assert!(copied.stdout.contains("if it was blank before"), "{copied}");
+    server.write(0, 10 << 12, 4 << 12);
+    let late = sync("first", &[]);
+    late.assert_code(3);
+    assert!(late.stdout.contains("NOT A COPY OF THE SNAPSHOT"), "{late}");
+    api.take(&source, "second");
+    sync("second", &["--base", "first"]).assert_code(0);
+    // What a clone's first diff leaves out nobody knows.
+    let clone = api.clone_of(&first, "a-clone");
+    let device = server.device(0).with_file_name(format!("clone-{clone}"));
+    api.take(&clone, "of-the-clone");
+    let mut target = server.target();
+    let tail = crate::support::tail(&clone);
+    (target.source_uuid, target.source_device) = (Some(clone), Some(device.display().to_string()));
+    target.destroy.push(tail);
+    let args = target.args(&["sync"], &["--snapshot", "of-the-clone"]);
+    let refused = home.run(&args, Some(&server.token));
+    refused.assert_code(2);
+    assert!(refused.stderr.contains("is a clone"), "{refused}");
+    server.stop(Signal::TERM);
+    home.assert_nothing_left();
+}

@@ -129,7 +129,8 @@ impl Scene {
         std::thread::sleep(at.saturating_sub(started.elapsed()));
         run.signal(Signal::KILL);
         let run = run.finish();
-        assert!(run.code.is_none_or(|code| code == 0), "{run}");
+        // A copy of a snapshot that others have written past since is told as such.
+        assert!(matches!(run.code, None | Some(0 | 3)), "{run}");
         run.code.is_some()
     }
 
@@ -269,7 +270,7 @@ fn whatever_is_killed_at_any_moment_every_snapshot_is_listed_and_clean_removes_j
     let lengths = VICTIMS.map(|victim| {
         let args = scene.args(victim);
         let whole = scene.run(&args);
-        whole.assert_code(0);
+        whole.assert_code(if victim == Victim::Sync { 3 } else { 0 });
         whole.took
     });
     let started = Instant::now();

@@ -132,7 +132,15 @@ fn hostile_texts_and_an_echoed_token_are_harmless_in_every_command_and_file() {
     run(all.args(&["suite"], &["--test", "2", "--keep-snapshots", "--junit", "junit.xml"]), &[1]);
     run(all.args(&["check"], &few), &[1]);
     run(all.args(&["soak"], &few), &[1]);
-    run(all.args(&["sync"], &newest), &[0, 1]);
+    for args in [
+        &["runs", "list"][..],
+        &["runs", "show", "latest"],
+        &["report", "latest"],
+        &["runs", "trend"],
+    ] {
+        run(args.iter().map(|&word| word.to_owned()).collect(), &[0, 1]);
+    }
+    run(all.args(&["sync"], &newest), &[0, 1, 3]);
     run(alone.args(&["audit"], &[]), &[0, 1, 3]);
     run(alone.args(&["audit"], &["--output", "jsonl"]), &[0, 1, 3]);
     for format in ["table", "json", "map"] {
@@ -147,14 +155,6 @@ fn hostile_texts_and_an_echoed_token_are_harmless_in_every_command_and_file() {
     assert!(wrong.stderr.contains("is of volume"), "{wrong}");
     run(alone.args(&["clean"], &[]), &[0, 4]);
     run(alone.args(&["clean", "--yes"], &[]), &[0, 4]);
-    for args in [
-        &["runs", "list"][..],
-        &["runs", "show", "latest"],
-        &["report", "latest"],
-        &["runs", "trend"],
-    ] {
-        run(args.iter().map(|&word| word.to_owned()).collect(), &[0, 1]);
-    }
     assert!(proxy.meddled() > 20, "{}", proxy.meddled());
     assert_files_are_harmless(&home.path().join("lbaudit-runs"), &server.token);
     let junit = fs::read_to_string(home.path().join("junit.xml")).unwrap();

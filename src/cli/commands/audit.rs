@@ -4,8 +4,10 @@
 use super::diff::{find, measured};
 use super::suite::{clean_command, folder};
 use crate::array::escape_text;
-use crate::array::{Array, BlockDevice, RealClock, SnapshotInfo, SnapshotState, Waiting};
-use crate::block::{BitmapOrder, Policy, RunId, SnapshotUuid, VolumeUuid};
+use crate::array::{
+    ApiError, Array, BlockDevice, RealClock, SnapshotInfo, SnapshotState, VolumeInfo, Waiting,
+};
+use crate::block::{BitmapOrder, BlockSize, Policy, RunId, SnapshotUuid, VolumeUuid};
 use crate::campaign::audit::{Audit, Audited, Doomed, RUNS_KEPT, take};
 use crate::campaign::journal::{Journal, Journalled};
 use crate::campaign::utc::parse_moment;
@@ -28,6 +30,8 @@ use std::time::Duration;
 
 /// Characters of a foreign name that are shown.
 const NAME_SHOWN: usize = 60;
+/// Other volumes that are looked at for one that is no clone.
+const FOREIGN_LOOKED_AT: usize = 16;
 /// How long a snapshot of `--snapshots` may take.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -61,7 +65,7 @@ pub struct AuditArgs {
     pub clones_unwritten: bool,
     /// Take so many snapshots of the volume first; they are deleted again, one of three before the
     /// end, to ask about a base that is gone.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "source_clone_device")]
     pub snapshots: u32,
     /// Time between two of them (s, m, h).
     #[arg(long, value_name = "TIME", default_value = "0s", requires = "snapshots")]
@@ -160,15 +164,17 @@ fn judge(
 ) -> Result<Exit, Failure> {
     let info = array.volume(volume)?;
     let all = array.snapshots()?;
-    let foreign = all
-        .iter()
-        .find(|other| other.volume != volume && other.state == SnapshotState::Available)
-        .map(|other| other.uuid);
+    let foreign = foreign(array, &info, &all)?;
+    let available = |snapshot: &&SnapshotInfo| {
+        snapshot.volume == volume && snapshot.state == SnapshotState::Available
+    };
+    let mut chain: Vec<SnapshotUuid> =
+        all.iter().filter(available).map(|snapshot| snapshot.uuid).collect();
+    chain.sort_unstable();
     let snapshots = chosen(args, client, volume, all)?;
-    let snapshots: Result<Vec<SnapshotInfo>, Failure> =
+    let snapshots: Vec<SnapshotInfo> =
         snapshots.into_iter().map(|snapshot| measured(snapshot, info.size_bytes)).collect();
-    let snapshots = snapshots?;
-    let devices = images(args, array, &snapshots, info.size_bytes)?;
+    let devices = images(args, array, &snapshots)?;
     // Only a snapshot of this run, with one on each side.
     let doomed = own.and_then(|port| {
         let place = snapshots.len().checked_sub(2).filter(|place| *place > 0)?;
@@ -199,15 +205,43 @@ fn judge(
         one_chain: false,
         images_proved: args.clones_unwritten,
         since_clone: info.is_clone,
+        chain: Some(&chain),
         doomed,
         runs_kept: RUNS_KEPT,
         stop: context.stop.flag(),
     };
-    let done = audit.run().map_err(|reason| match reason {
-        Reason::Interrupted => crate::array::ApiError::Interrupted.into(),
-        reason => Failure::could_not(format!("could not be audited: {reason}")),
-    })?;
-    Ok(show(&done, snapshots.len(), context))
+    let (done, ended) = audit.run();
+    let exit = show(&done, snapshots.len(), ended.as_ref(), context);
+    Ok(match ended {
+        Some(Reason::Interrupted) => exit.or(context.stop.exit().unwrap_or(Exit::Interrupted)),
+        _ => exit,
+    })
+}
+
+/// A snapshot of another volume, as a base that must be refused. Clones share a past, and a diff
+/// between two that do may be answered.
+fn foreign(
+    array: &dyn Array,
+    own: &VolumeInfo,
+    all: &[SnapshotInfo],
+) -> Result<Option<SnapshotUuid>, Failure> {
+    let mut seen = std::collections::BTreeSet::new();
+    for other in all {
+        let is_other = other.volume != own.uuid && other.state == SnapshotState::Available;
+        if own.is_clone || !is_other || !seen.insert(other.volume) {
+            continue;
+        }
+        match array.volume(other.volume) {
+            Ok(volume) if !volume.is_clone => return Ok(Some(other.uuid)),
+            // Of a volume that is gone nobody knows what it was.
+            Ok(_) | Err(ApiError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if seen.len() >= FOREIGN_LOOKED_AT {
+            break;
+        }
+    }
+    Ok(None)
 }
 
 /// The snapshots to audit, oldest first.
@@ -279,7 +313,6 @@ fn images(
     args: &AuditArgs,
     array: &dyn Array,
     snapshots: &[SnapshotInfo],
-    bytes: u64,
 ) -> Result<BTreeMap<usize, ReadOnlyDevice>, Failure> {
     let mut found = BTreeMap::new();
     let named = [(1, &args.source_clone_device), (2, &args.base_clone_device)];
@@ -288,6 +321,8 @@ fn images(
         let Some(place) = snapshots.len().checked_sub(back) else {
             return Err(Failure::usage("--base-clone-device: there is only one snapshot"));
         };
+        // A clone is as large as its snapshot.
+        let bytes = snapshots[place].len.bytes(BlockSize::DEVICE).get();
         let device = ReadOnlyDevice::at(path.clone(), bytes)
             .map_err(|error| Failure::usage(error.to_string()))?;
         if args.clones_unwritten {
@@ -304,15 +339,25 @@ fn verdict(done: &Audited) -> Exit {
     let all_refused = done.answered == 0 || (done.pairs_asked > 0 && done.pairs_answered == 0);
     if !done.violations.is_empty() {
         Exit::Violation
-    } else if done.compared == 0 || all_refused || done.unproved > 0 {
+    } else if done.compared == 0
+        || all_refused
+        || done.unproved + done.uncompared + done.changed > 0
+    {
         Exit::CouldNotTest
     } else {
         Exit::Passed
     }
 }
 
-fn show(done: &Audited, snapshots: usize, context: &mut Context) -> Exit {
-    let exit = verdict(done);
+/// What was found, also if it could not be told to the end.
+fn show(done: &Audited, snapshots: usize, ended: Option<&Reason>, context: &mut Context) -> Exit {
+    let exit = match ended {
+        Some(reason) => {
+            context.ui.say(&format!("could not be audited to the end: {reason}"));
+            verdict(done).or(Exit::CouldNotTest)
+        }
+        None => verdict(done),
+    };
     let Audited { answered, refused, compared, blocks_read, violations, notes, .. } = done;
     if context.ui.form == Form::Jsonl {
         violations.iter().for_each(|violation| context.ui.event(&Line::Violation { violation }));
@@ -338,7 +383,13 @@ fn show(done: &Audited, snapshots: usize, context: &mut Context) -> Exit {
     context.ui.print(&match exit {
         Exit::Violation => format!("{} VIOLATION(S)", violations.len()),
         Exit::Passed => "NO VIOLATION".to_owned(),
+        _ if ended.is_some() => "COULD NOT BE TOLD TO THE END".to_owned(),
         _ if done.unproved > 0 => "COULD NOT BE TOLD: an image is not proved".to_owned(),
+        _ if done.uncompared > 0 => {
+            "COULD NOT BE TOLD: an image was not compared with an answer too long to keep"
+                .to_owned()
+        }
+        _ if done.changed > 0 => "COULD NOT BE TOLD: snapshots changed meanwhile".to_owned(),
         _ => "NOTHING WAS COMPARED".to_owned(),
     });
     exit
@@ -386,6 +437,8 @@ mod tests {
         assert_eq!(verdict(&fine), Exit::Passed);
         assert_eq!(verdict(&Audited { pairs_answered: 0, ..fine.clone() }), Exit::CouldNotTest);
         assert_eq!(verdict(&Audited { answered: 0, ..fine.clone() }), Exit::CouldNotTest);
+        assert_eq!(verdict(&Audited { uncompared: 1, ..fine.clone() }), Exit::CouldNotTest);
+        assert_eq!(verdict(&Audited { changed: 1, ..fine.clone() }), Exit::CouldNotTest);
         assert_eq!(verdict(&Audited { unproved: 1, ..fine }), Exit::CouldNotTest);
     }
 }

@@ -5,6 +5,7 @@
 use super::report::after_suite;
 use crate::array::{Array, RealClock, Waiting};
 use crate::block::{BitmapOrder, BlockSize, Geometry, LbaCount, LbaSet, Role, RunId};
+use crate::campaign::by_hand::shell_word;
 use crate::campaign::embedded::Embedded;
 use crate::campaign::inproc::{InProcess, InProcessConfig};
 use crate::campaign::journal::{Journal, Journalled};
@@ -402,7 +403,7 @@ pub(super) fn clean_command(connection: &Connection, volumes: &Volumes, runs: &P
     let mut command = "lbaudit clean --yes".to_owned();
     let mut add = |flag: &str, value: &dyn std::fmt::Display| {
         // Writing to a String cannot fail.
-        let _ = write!(command, " {flag} {value}");
+        let _ = write!(command, " {flag} {}", shell_word(&value.to_string()));
     };
     for endpoint in &connection.endpoints {
         add("--endpoint", endpoint);
@@ -419,6 +420,10 @@ pub(super) fn clean_command(connection: &Connection, volumes: &Volumes, runs: &P
     }
     if let Some(path) = &connection.tls.ca_file {
         add("--ca-file", &path.display());
+    }
+    // Where the token is, never the token.
+    if let Token::File(path) = &connection.token {
+        add("--jwt-file", &path.display());
     }
     if connection.tls.insecure {
         command.push_str(" --insecure");

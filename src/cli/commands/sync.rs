@@ -5,7 +5,8 @@
 use super::diff::find;
 use super::suite::{clean_command, folder};
 use crate::array::{Array, BlockDevice, RealClock, Waiting};
-use crate::block::{BitmapOrder, Lba, LbaCount, Policy, RunId};
+use crate::block::{BitmapOrder, CHUNK_LBAS, Lba, LbaCount, LbaSet, Policy, RunId};
+use crate::campaign::audit::take;
 use crate::campaign::journal::{Journal, Journalled};
 use crate::cli::args::{ConsentArgs, Form, OrderArg, OutputArgs, TargetArgs};
 use crate::cli::config::{Seconds, Size, VOLUME_FLAGS};
@@ -54,7 +55,7 @@ pub struct SyncArgs {
 
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-enum Line {
+enum Line<'a> {
     SyncFinished {
         ranges: u64,
         pages: u32,
@@ -63,6 +64,8 @@ enum Line {
         mib_per_s: f64,
         runs_compared: usize,
         runs_different: usize,
+        lbas_changed_since: u64,
+        notes: &'a [String],
         exit_code: u8,
     },
 }
@@ -75,6 +78,15 @@ struct Done {
     took: Duration,
     compared: usize,
     different: usize,
+    /// What was copied.
+    copied: LbaSet,
+    /// What of it was written since the snapshot: the copy has those blocks as they are, not as they
+    /// were.
+    changed: LbaSet,
+    /// What was odd about the answer.
+    notes: Vec<String>,
+    /// Whether the diff had no base: the copy is whole only on a blank target.
+    is_full: bool,
 }
 
 /// Copies one diff and compares what was copied.
@@ -106,6 +118,22 @@ pub fn run(
         )));
     }
     let opened = volumes::open(&client, &wanted, &args.consent, LbaCount::ZERO, &mut context.ui)?;
+    // What a diff without base holds of a clone's past nobody knows (`lightbits-api.md` section 3).
+    if base.is_none() && opened.infos[0].is_clone {
+        return Err(Failure::usage(format!(
+            "{} is a clone: a diff without base may leave out what it had when it was made, so nothing \
+             is copied by one; give a --base of it, after a copy of the whole device",
+            wanted.source
+        )));
+    }
+    let device = opened.source.len_lbas();
+    if snapshot.len > device {
+        return Err(Failure::could_not(format!(
+            "snapshot `{}` has {} LBAs, the source device only {device}: was the volume shrunk? its \
+             copy cannot be read from the device",
+            args.snapshot, snapshot.len
+        )));
+    }
     let shapes = volumes::shapes(&opened.infos, false);
     let run_id = RunId::random();
     let folder = folder(&args.output.run_dir, run_id)?;
@@ -145,7 +173,10 @@ pub fn run(
     };
     // A diff that was proved wrong on these very devices must not decide what a copy leaves out.
     let done = match armed.findings.len() {
-        0 => transfer(&array, &request, args, (&armed.source, &armed.target)),
+        0 => transfer(&array, &request, args, (&armed.source, &armed.target)).and_then(|done| {
+            let changed = changed_since(&port, &request, &done, &armed.rewritten)?;
+            Ok(Done { changed, ..done })
+        }),
         wrong => Err(distrusted(wrong)),
     };
     volumes::sweep(&port);
@@ -156,6 +187,24 @@ pub fn run(
             .say(&format!("the handshake's snapshots are on the array; to delete them: {command}"));
     }
     Ok(report(&done?, context))
+}
+
+/// What of a copy from the live device is not of its snapshot: a snapshot that is taken now knows what
+/// has been written since. The chunks of what the handshake wrote over itself do not count.
+fn changed_since(
+    port: &volumes::RunPort<'_>,
+    request: &WalkRequest<'_>,
+    done: &Done,
+    rewritten: &LbaSet,
+) -> Result<LbaSet, Failure> {
+    let volume = port.array.snapshot(request.snapshot)?.volume;
+    take((port.array, port.clock, port.waiting), port.ledger, volume, (1, Duration::ZERO))?;
+    // The newest of this run's.
+    let Some(now) = port.ledger.live().pop() else { return Ok(LbaSet::new()) };
+    let since = WalkRequest { snapshot: now, base: Some(request.snapshot), ..*request };
+    let since = walk(port.array, &since, &mut |_, _| ())?.set;
+    let own = rewritten.rounded_out(LbaCount::new(CHUNK_LBAS));
+    Ok(done.copied.intersection(&since).difference(&own))
 }
 
 /// The diffs of this array were found wrong by the handshake.
@@ -195,7 +244,9 @@ fn transfer(
     }
     let compared = answer.set.runs().len();
     let (ranges, pages) = (answer.ranges, answer.pages);
-    Ok(Done { ranges, pages, lbas, took, compared, different })
+    let (copied, notes, is_full) = (answer.set, answer.notes, request.base.is_none());
+    let changed = LbaSet::new();
+    Ok(Done { ranges, pages, lbas, took, compared, different, copied, changed, notes, is_full })
 }
 
 fn copy_failure(error: CopyError) -> Failure {
@@ -209,9 +260,11 @@ fn copy_failure(error: CopyError) -> Failure {
 
 /// An empty diff copies nothing and compares nothing: whether it is right was not seen, and code 0
 /// says that something was.
-const fn verdict(done: &Done) -> Exit {
+fn verdict(done: &Done) -> Exit {
     match (done.different, done.compared) {
         (0, 0) => Exit::CouldNotTest,
+        // It is no copy of the snapshot, and nobody's fault.
+        (_, _) if !done.changed.is_empty() => Exit::CouldNotTest,
         (0, _) => Exit::Passed,
         _ => Exit::Violation,
     }
@@ -229,6 +282,8 @@ fn report(done: &Done, context: &mut Context) -> Exit {
             mib_per_s: speed,
             runs_compared: done.compared,
             runs_different: done.different,
+            lbas_changed_since: done.changed.count().get(),
+            notes: &done.notes,
             exit_code: exit.code(),
         }),
         Form::Text => {
@@ -245,6 +300,19 @@ fn report(done: &Done, context: &mut Context) -> Exit {
                 0 => format!("all {} runs equal on both devices", done.compared),
                 wrong => format!("{wrong} of {} runs differ after the copy", done.compared),
             });
+            done.notes.iter().for_each(|text| context.ui.print(&format!("note {text}")));
+            if !done.changed.is_empty() {
+                context.ui.print(&format!(
+                    "NOT A COPY OF THE SNAPSHOT: {} were written since it was taken, and are as they \
+                     were a moment ago",
+                    done.changed
+                ));
+            } else if done.is_full {
+                context.ui.print(
+                    "the diff had no base: the target is a copy if it was blank before; what the diff \
+                     leaves out was not looked at",
+                );
+            }
         }
     }
     exit
@@ -313,6 +381,8 @@ mod tests {
         assert_eq!(verdict(&done), Exit::CouldNotTest);
         done.different = 1;
         assert_eq!(verdict(&done), Exit::Violation);
+        done.changed = LbaSet::from(crate::block::Extent::lbas(3, 1));
+        assert_eq!(verdict(&done), Exit::CouldNotTest, "nobody knows what it was");
     }
 
     #[test]

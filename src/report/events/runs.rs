@@ -338,6 +338,8 @@ pub(super) const ARRAY: [EventSpec; 14] = [
             number("mib_per_s", "speed of diff, copy and flush together, in MiB a second"),
             number("runs_compared", "runs of LBAs compared on both devices"),
             number("runs_different", "runs that differ"),
+            number("lbas_changed_since", "LBAs copied that were written since the snapshot"),
+            list("notes", "what is odd in the answer and not wrong"),
             EXIT,
         ],
     ),

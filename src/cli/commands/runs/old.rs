@@ -6,8 +6,8 @@
 use super::{Row, cannot, rows};
 use crate::campaign::journal;
 use crate::campaign::store::{
-    JOURNAL, LATEST, LOCK, believe, bytes_in, finding_folders, link_latest, run_folders,
-    run_of_folder, take_lock,
+    JOURNAL, LATEST, LOCK, believe, bytes_in, create_private, finding_folders, link_latest,
+    run_folders, run_of_folder, take_lock,
 };
 use crate::cli::Context;
 use crate::cli::args::Form;
@@ -28,9 +28,13 @@ pub(super) fn export(folder: &Path, file: &Path, context: &mut Context) -> Resul
     let (parent, name) = parts.ok_or_else(|| Failure::usage("that is no run folder"))?;
     let mut hidden = file.as_os_str().to_owned();
     hidden.push(".part");
+    // Readable by its owner only, as what is in it, and through no link that somebody put there.
+    let out = create_private(Path::new(&hidden))
+        .map_err(|error| cannot(format!("{}: {error}", Path::new(&hidden).display())))?;
     let mut tar = Command::new("tar");
     tar.env_remove("LIGHTBITS_JWT");
-    tar.arg("--create").arg("--gzip").arg("--file").arg(&hidden).arg("--directory").arg(parent);
+    tar.arg("--create").arg("--gzip").arg("--file").arg("-").arg("--directory").arg(parent);
+    tar.stdout(out);
     // A folder cannot begin with a dash: its name begins with a date.
     let status = tar.arg("--exclude=.*").arg("--").arg(name).status();
     let status = status.map_err(|error| cannot(format!("cannot run tar: {error}")))?;
@@ -137,10 +141,16 @@ fn remove(folder: &Path) -> std::io::Result<()> {
 /// its folder, and what has no lock of a run in a folder of this user is none of this tool's.
 fn stays(row: &Row, folder: &Path, bounds: &Bounds) -> Option<&'static str> {
     let open = || {
-        let journal = journal::read(&folder.join(JOURNAL)).ok()?;
-        let left =
-            !journal.open.is_empty() || !journal.clones.is_empty() || !journal.stamped.is_empty();
-        left.then_some("stays: its journal names what it may have left; see `lbaudit clean`")
+        if !folder.join(JOURNAL).is_symlink() && !folder.join(JOURNAL).exists() {
+            return None;
+        }
+        // One that cannot be read may name the only copy of somebody's blocks.
+        let left = journal::read(&folder.join(JOURNAL)).map_or(true, |journal| {
+            !journal.open.is_empty() || !journal.clones.is_empty() || !journal.stamped.is_empty()
+        });
+        left.then_some(
+            "stays: its journal names what it may have left, or cannot be read; see `lbaudit clean`",
+        )
     };
     match row.state.as_str() {
         "going on" => Some("stays: it goes on"),
