@@ -141,8 +141,11 @@ const PLANTS: [(&str, i64, &[u8]); 9] = [
     ("ntfs", 3, b"NTFS    "),
 ];
 
+/// Bytes at offsets from the start.
+type Parts = &'static [(u64, &'static [u8])];
+
 /// Signatures that are believed only with what makes sense beside them: name, and bytes from the start.
-const WITH_SENSE: [(&str, &[(u64, &[u8])]); 4] = [
+const WITH_SENSE: [(&str, Parts); 4] = [
     ("ext4", &[(1024, &[9]), (1028, &[9]), (1080, &[0x53, 0xef]), (1120, &[0x40])]),
     ("ext3", &[(1024, &[9]), (1028, &[9]), (1080, &[0x53, 0xef]), (1116, &[0x04])]),
     ("ext2", &[(1024, &[9]), (1028, &[9]), (1080, &[0x53, 0xef])]),
