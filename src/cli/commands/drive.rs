@@ -260,7 +260,7 @@ const ANEW: [&str; 10] = [
 ];
 
 /// The command line of the run that this one goes on with, then the flags that were given now, which
-/// count instead of the same flags then. Those of [`ANEW`] are not taken over.
+/// count instead of the same flags then. Those that are given anew are not taken over.
 ///
 /// # Errors
 /// If there is no such run, it is not one of random checking, or others could have written it.
