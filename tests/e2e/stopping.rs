@@ -172,6 +172,18 @@ fn what_a_killed_run_left_is_listed_and_removed_by_clean() {
     removed.assert_code(0);
     assert_eq!(api.snapshot_names(), [""; 0], "{removed}");
     assert!(clean(&[]).stdout.contains("nothing is left of earlier runs"));
+    // A journal that cannot be read may name the only copy of somebody's blocks: also a pipe, which
+    // nobody waits for.
+    let journal = home.runs()[0].join("journal.jsonl");
+    std::fs::remove_file(&journal).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&journal).status().unwrap().success());
+    for flags in [&[][..], &["--yes"]] {
+        let unread = clean(flags);
+        unread.assert_code(4);
+        assert!(!unread.stdout.contains("nothing is left"), "{unread}");
+        assert!(unread.took < Duration::from_secs(20), "{unread}");
+    }
+    std::fs::remove_file(&journal).unwrap();
     server.suite(&home, &["--test", "12"]).finish().assert_code(0);
     server.stop(Signal::TERM);
     home.assert_nothing_left();
@@ -215,4 +227,27 @@ fn the_second_of_two_runs_on_one_pair_is_refused_and_the_first_unharmed() {
         server.stop(Signal::TERM);
         home.assert_nothing_left();
     }
+}
+
+#[test]
+fn ctrl_c_ends_a_wait_for_the_token() {
+    if !fuse_works() {
+        return;
+    }
+    let home = Home::new();
+    let server = Server::start(&home, Attach::Fuse, &[]);
+    let pipe = home.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe.display().to_string();
+    for source in [["--jwt-file", &pipe], ["--jwt-command", "sleep 20"]] {
+        let args = server.target().reading().args(&["doctor"], &source);
+        let mut run = home.start(&args, None);
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(!run.has_ended(), "it waits for {source:?}");
+        let asked = Instant::now();
+        run.signal(Signal::INT);
+        run.finish().assert_code(130);
+        assert!(asked.elapsed() < Duration::from_secs(3), "{source:?}");
+    }
+    server.stop(Signal::TERM);
 }
