@@ -239,15 +239,17 @@ fn ctrl_c_ends_a_wait_for_the_token() {
     let pipe = home.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let pipe = pipe.display().to_string();
-    for source in [["--jwt-file", &pipe], ["--jwt-command", "sleep 20"]] {
+    for source in [["--jwt-file", &pipe], ["--jwt-command", "sleep 6"]] {
         let args = server.target().reading().args(&["doctor"], &source);
         let mut run = home.start(&args, None);
         std::thread::sleep(Duration::from_millis(500));
         assert!(!run.has_ended(), "it waits for {source:?}");
         let asked = Instant::now();
         run.signal(Signal::INT);
-        run.finish().assert_code(130);
+        until("it ends", Duration::from_secs(3), || run.has_ended().then_some(()));
         assert!(asked.elapsed() < Duration::from_secs(3), "{source:?}");
+        // The command still has its streams.
+        run.finish().assert_code(130);
     }
     server.stop(Signal::TERM);
 }

@@ -115,7 +115,8 @@ pub(super) fn prune(
         }
     }
     if yes {
-        let newest = run_folders(root).map_err(cannot)?.pop().map(|(_, folder)| folder);
+        let mut folders = run_folders(root).map_err(cannot)?.into_iter().map(|(_, folder)| folder);
+        let newest = folders.rfind(|folder| is_this_tools(folder));
         let latest_is_gone = fs::symlink_metadata(root.join(LATEST)).is_ok()
             && fs::metadata(root.join(LATEST)).is_err();
         if latest_is_gone {
@@ -154,14 +155,17 @@ fn stays(row: &Row, folder: &Path, bounds: &Bounds) -> Option<&'static str> {
     };
     match row.state.as_str() {
         "going on" => Some("stays: it goes on"),
-        _ if believe(folder).is_err() || !folder.join(LOCK).is_file() => {
-            Some("stays: it is no run of this user")
-        }
+        _ if !is_this_tools(folder) => Some("stays: it is no run of this user"),
         _ if !bounds.findings && found_something(row, folder) => {
             Some("stays: it found something; see --findings")
         }
         _ => open(),
     }
+}
+
+/// Whether a run of this user made the folder, as far as it tells.
+fn is_this_tools(folder: &Path) -> bool {
+    believe(folder).is_ok() && folder.join(LOCK).is_file()
 }
 
 /// Whether there is anything that somebody may want to see: unreadable counts as such.
