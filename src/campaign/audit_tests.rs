@@ -29,6 +29,30 @@ fn is_change(op: &crate::scenario::Op) -> bool {
     !matches!(op, Op::Diff { .. } | Op::Sync { .. } | Op::SyncChain { .. } | Op::Check(_))
 }
 
+/// An audit of everything, of an array whose history is known.
+fn plan<'a>(
+    array: &'a dyn Array,
+    snapshots: &'a [SnapshotInfo],
+    stop: &'a AtomicBool,
+) -> Audit<'a> {
+    Audit {
+        array,
+        snapshots,
+        foreign: None,
+        policy: Policy::Exact,
+        checks: Checks::ALL,
+        strict: true,
+        images: BTreeMap::new(),
+        one_chain: true,
+        images_proved: true,
+        since_clone: false,
+        chain: None,
+        doomed: None,
+        runs_kept: RUNS_KEPT,
+        stop,
+    }
+}
+
 fn audited(scenario: &Scenario, checks: Checks, with_images: bool) -> Result<Audited, Reason> {
     let world = world(scenario);
     let array: &dyn Array = world.array();
@@ -43,20 +67,11 @@ fn audited(scenario: &Scenario, checks: Checks, with_images: bool) -> Result<Aud
         own.iter().map(|info| SnapshotSource::new(array, info.uuid, block, info.len)).collect();
     let images = devices.iter().map(|device| device as &dyn BlockDevice).enumerate();
     let audit = Audit {
-        array,
-        snapshots: &own,
         foreign: other.first().map(|info| info.uuid),
         policy: scenario.header.policy,
         checks,
-        strict: true,
         images: if with_images { images.collect() } else { BTreeMap::new() },
-        one_chain: true,
-        images_proved: true,
-        since_clone: false,
-        chain: None,
-        doomed: None,
-        runs_kept: RUNS_KEPT,
-        stop: world.stop(),
+        ..plan(array, &own, world.stop())
     };
     match audit.run() {
         (done, None) => Ok(done),
@@ -83,20 +98,9 @@ fn audited_with_doomed(scenario: &Scenario, runs_kept: usize) -> Audited {
     own.retain(|info| info.volume == source && info.state == SnapshotState::Available);
     let place = own.len() - 2;
     let audit = Audit {
-        array: sut.array,
-        snapshots: &own,
-        foreign: None,
-        policy: Policy::Exact,
-        checks: Checks::ALL,
-        strict: true,
-        images: BTreeMap::new(),
-        one_chain: true,
-        images_proved: true,
-        since_clone: false,
-        chain: None,
         doomed: Some(Doomed { place, clock: sut.clock, waiting: sut.waiting }),
         runs_kept,
-        stop: world.stop(),
+        ..plan(sut.array, &own, world.stop())
     };
     let (done, ended) = audit.run();
     assert_eq!(ended, None);
@@ -202,22 +206,7 @@ fn what_was_found_is_told_also_if_the_rest_could_not_be_asked() {
     let mut own = Array::snapshots(world.array()).expect("listed");
     own.retain(|info| info.state == SnapshotState::Available && info.volume == own_volume(&world));
     let with = |array: &dyn Array, chain: Option<&[SnapshotUuid]>| {
-        let audit = Audit {
-            array,
-            snapshots: &own,
-            foreign: None,
-            policy: Policy::Exact,
-            checks: Checks::ALL,
-            strict: true,
-            images: BTreeMap::new(),
-            one_chain: true,
-            images_proved: true,
-            since_clone: false,
-            chain,
-            doomed: None,
-            runs_kept: RUNS_KEPT,
-            stop: world.stop(),
-        };
+        let audit = Audit { chain, ..plan(array, &own, world.stop()) };
         audit.run()
     };
     let (whole, ended) = with(world.array(), None);
@@ -304,20 +293,10 @@ fn where_nobody_knows_the_history_a_refused_pair_is_a_note_and_an_unproved_image
     let audit = |one_chain, images_proved| {
         let images = devices.iter().map(|device| device as &dyn BlockDevice).enumerate();
         let audit = Audit {
-            array,
-            snapshots: &own,
-            foreign: None,
-            policy: Policy::Exact,
-            checks: Checks::ALL,
-            strict: true,
             images: images.collect(),
             one_chain,
             images_proved,
-            since_clone: false,
-            chain: None,
-            doomed: None,
-            runs_kept: RUNS_KEPT,
-            stop: world.stop(),
+            ..plan(array, &own, world.stop())
         };
         let (done, ended) = audit.run();
         assert_eq!(ended, None);
@@ -350,22 +329,7 @@ fn who_asks_to_stop_is_obeyed_and_nothing_is_called_wrong() {
     let world = world(&scenario);
     world.stop().store(true, Ordering::Relaxed);
     let own = Array::snapshots(world.array()).expect("listed");
-    let audit = Audit {
-        array: world.array(),
-        snapshots: &own,
-        foreign: None,
-        policy: Policy::Exact,
-        checks: Checks::ALL,
-        strict: true,
-        images: BTreeMap::new(),
-        one_chain: true,
-        images_proved: true,
-        since_clone: false,
-        chain: None,
-        doomed: None,
-        runs_kept: RUNS_KEPT,
-        stop: world.stop(),
-    };
+    let audit = plan(world.array(), &own, world.stop());
     assert_eq!(audit.run(), (Audited::default(), Some(Reason::Interrupted)));
 }
 
